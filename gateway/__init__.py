@@ -1,0 +1,1 @@
+"""The Smart Community Gateway: signals from residential communities become governance incidents."""

@@ -1,0 +1,1 @@
+"""One outside system per file; the only importers of vendor clients."""
