@@ -1,0 +1,258 @@
+"""What the runtime asks of the world outside: the ledger, the broker, the central platform.
+
+Adapters implement these; the in-memory ones pass the same conformance suites as the real ones. All times are
+``int`` milliseconds UTC. Ledger and platform calls may block: the runtime calls the ledger from one thread of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from enum import StrEnum
+from typing import Protocol
+
+from msgspec import Struct
+
+from gateway.core.model import Community, Device, Effect, Incident, Step
+
+
+class LedgerDown(Exception):
+    """The ledger cannot be reached or written now (disk full, server gone): nothing was written; it may pass."""
+
+
+class CommitRefused(Exception):
+    """The ledger is up and refused this batch because of what is in it: nothing of it was written."""
+
+
+class FenceLost(Exception):
+    """Another writer has taken these communities; nothing of the batch was written."""
+
+    def __init__(self, communities: Sequence[str]) -> None:
+        super().__init__("another writer has taken " + ", ".join(communities))
+        self.communities = tuple(communities)
+
+
+class Entry(Struct, frozen=True):
+    """One journal row and the step that it caused. ``kind`` is the event's tag; for deliveries ``body`` is the payload
+    as received, otherwise the event as JSON. ``event_id`` is unique in the journal when given (alarm-lane messages,
+    presses from pages, actions); telemetry has none, because an index entry per pack costs more than the row."""
+
+    community: str
+    seq: int
+    at: int
+    kind: str
+    catalog: str
+    body: bytes
+    source: str = ""
+    lane: str = ""
+    event_id: str | None = None
+    digest: int = 0
+    step: Step = Step()
+
+
+class Quarantined(Struct, frozen=True):
+    """Bytes not understood or forged. Kept: a digest, the length and the first 64 bytes as text, never more."""
+
+    at: int
+    community: str
+    source: str
+    topic: str
+    reason: str
+    detail: str
+    digest: str
+    length: int
+    head: str
+
+
+class Fence(Struct, frozen=True):
+    """A community's fence in this batch: its head moves from ``old`` to ``new`` under ``epoch``, or nothing is written."""
+
+    community: str
+    epoch: int
+    old: int
+    new: int
+
+
+class Checkpoint(Struct, frozen=True):
+    """The state of a community after journal row ``seq``; ``schema`` is the version of its encoding."""
+
+    community: str
+    seq: int
+    at: int
+    schema: int
+    catalog: str
+    state: bytes
+
+
+class Batch(Struct, frozen=True):
+    """What is committed in one transaction."""
+
+    fences: Sequence[Fence] = ()
+    entries: Sequence[Entry] = ()
+    quarantined: Sequence[Quarantined] = ()
+    checkpoints: Sequence[Checkpoint] = ()
+    alive_at: int = 0
+    """When not 0: the gateway could see until then (the start of a later ``Blind``)."""
+
+
+class Claim(Struct, frozen=True):
+    """A community as claimed by this writer."""
+
+    community: Community
+    epoch: int
+    head: int
+
+
+class JournalRow(Struct, frozen=True):
+    """One journal row as read back. For deliveries ``source`` and ``lane`` name the topic that the body came in on."""
+
+    seq: int
+    at: int
+    kind: str
+    catalog: str
+    body: bytes
+    source: str
+    lane: str
+
+
+class OutboxRow(Struct, frozen=True):
+    """One effect waiting to be performed."""
+
+    id: str
+    community: str
+    effect: Effect
+    attempts: int
+    due_at: int
+    created_at: int
+
+
+class OutboxState(StrEnum):
+    """``dead``: refused for good (400, 413, 422), on the visible dead-letter list, can be sent again."""
+
+    WAITING = "waiting"
+    DONE = "done"
+    DEAD = "dead"
+    SUPERSEDED = "superseded"
+
+
+class Outcome(Struct, frozen=True):
+    """What became of one attempt at an effect; ``due_at`` is the next attempt's time when it is still waiting."""
+
+    id: str
+    state: OutboxState
+    at: int
+    detail: str = ""
+    due_at: int = 0
+
+
+class Ledger(Protocol):
+    """SQL truth. Every method is one transaction. Raises LedgerDown, CommitRefused or FenceLost, nothing else."""
+
+    def migrate(self) -> None: ...
+    def close(self) -> None: ...
+
+    def add_communities(self, communities: Sequence[Community]) -> None:
+        """Adds or renames communities; their epoch and head start at 0 and are kept when they exist."""
+
+    def communities(self) -> list[Community]: ...
+
+    def claim(self, communities: Sequence[str], now: int) -> list[Claim]:
+        """Takes the communities for this writer: their epoch rises by one, so that an older writer loses its fence."""
+
+    def commit(self, batch: Batch) -> None:
+        """Writes fences, journal, steps (rule_state, incident, timeline, device, cursor, outbox, command), rejected
+        values, quarantine and checkpoints: all or nothing."""
+
+    def quarantine(self, items: Sequence[Quarantined]) -> None: ...
+
+    def load_checkpoint(self, community: str, before: int | None = None) -> Checkpoint | None:
+        """The newest checkpoint (``before``: the newest not younger than that time)."""
+
+    def read_journal(self, community: str, after: int, until: int | None = None) -> Iterator[JournalRow]:
+        """Rows with seq > ``after`` (and at ≤ ``until``) in order."""
+
+    def find_event(self, event_id: str) -> tuple[str, int] | None:
+        """(community, digest) of the journal row with this event id."""
+
+    def alive_at(self) -> int | None: ...
+
+    def save_catalog(self, hash: str, files: Mapping[str, str], now: int) -> None: ...
+    def load_catalog(self, hash: str) -> dict[str, str] | None: ...
+
+    def due_effects(self, now: int, limit: int, kind: str) -> list[OutboxRow]:
+        """Waiting effects of a kind (``deliver`` or ``command``) that are due, oldest first."""
+
+    def settle(self, outcomes: Sequence[Outcome]) -> None: ...
+    def resend_dead(self, id: str, now: int) -> bool: ...
+    def outbox_counts(self) -> dict[str, int]:
+        """Rows by state."""
+
+    def issue_credentials(self, names: Sequence[str], now: int) -> dict[str, str]:
+        """New random passwords for MQTT identities; only a salted hash is kept, so this is the only time they are
+        seen. Replaces earlier ones."""
+
+    def credentials(self) -> dict[str, str]:
+        """Identity → password hash, in Mosquitto's ``$7$`` PBKDF2-SHA512 form."""
+
+    # Views
+    def incidents(self, *, open_only: bool = False, limit: int = 1000) -> list[Incident]: ...
+    def incident(self, id: str) -> Incident | None: ...
+    def devices(self, community: str | None = None) -> list[Device]: ...
+    def counts(self) -> dict[str, dict[str, int]]:
+        """``quarantined`` and ``rejected`` by reason, ``outbox`` and ``commands`` by state, ``lost`` by source."""
+
+
+class Arrived(Struct, frozen=True, eq=False):
+    """A message delivered by the broker and not yet acknowledged. ``generation`` is the connection's: acknowledging
+    with a stale one is dropped, or it would erase a new message with the same packet id."""
+
+    topic: str
+    payload: bytes
+    mid: int
+    generation: int
+    session: int
+    received_at: int
+    dup: bool = False
+
+
+class Outgoing(Struct, frozen=True):
+    """A message for the broker."""
+
+    topic: str
+    payload: bytes
+    retain: bool = False
+
+
+class Inbox(Protocol):
+    """The broker's two sessions (alarm lane; telemetry lane with status and reply), read by one event loop."""
+
+    def take(self, limit: int) -> list[Arrived]:
+        """What is waiting, the alarm lane's first, at most ``limit`` of the telemetry lane."""
+
+    async def wait(self, timeout_s: float | None) -> None:
+        """Returns when something is waiting, or the time is over."""
+
+    def acknowledge(self, arrived: Sequence[Arrived]) -> None: ...
+    def publish(self, messages: Sequence[Outgoing]) -> None: ...
+    def is_connected(self) -> bool: ...
+
+
+class Verdict(Struct, frozen=True):
+    """What the central platform made of a delivery. ``accepted`` and ``refused`` are final; otherwise it is sent
+    again later. ``detail`` is for people: a status, an error, never a secret."""
+
+    accepted: bool
+    refused: bool
+    detail: str
+
+
+class Platform(Protocol):
+    """The central platform."""
+
+    async def deliver(self, effect_id: str, incident: Incident) -> Verdict: ...
+
+
+Clock = Callable[[], int]
+"""The time in milliseconds UTC."""
+
+Publish = Callable[[Sequence[Outgoing]], None]
+Deliverer = Callable[[str, Incident], Awaitable[Verdict]]
