@@ -1,0 +1,51 @@
+"""``python -m simulators``: the district, the reference platform and what else stands in for the world outside."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
+
+
+@app.command()
+def district(
+    out: Annotated[Path, typer.Option(help="the file to write, in the gateway's import format")],
+    seed: Annotated[int, typer.Option(help="the same seed gives the same district")] = 1,
+    communities: Annotated[int, typer.Option(help="how many, 1 to 999")] = 277,
+    devices: Annotated[int, typer.Option(help="devices per community, the edge agent not counted")] = 105,
+) -> None:
+    """Write a generated district as a file that the gateway imports."""
+    from simulators.district import generate, write
+
+    try:
+        generated = generate(seed, communities, devices)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+    write(generated, out)
+    typer.echo(
+        f"{out}: {len(generated.grids)} grids, {len(generated.communities)} communities, "
+        f"{generated.device_count} devices (seed {seed})"
+    )
+
+
+@app.command()
+def platform(
+    store: Annotated[Path, typer.Option(help="SQLite file of the received incidents; made when missing")],
+    key_file: Annotated[Path, typer.Option(help="signing keys, one per line; any of them is accepted")],
+    port: Annotated[int, typer.Option(help="port on 127.0.0.1; 0 takes a free one")] = 0,
+) -> None:
+    """Run the reference central platform until it is stopped."""
+    from simulators.platform import KeyFileError, read_keys, serve
+
+    try:
+        keys = read_keys(key_file)
+    except KeyFileError as error:
+        raise typer.BadParameter(str(error)) from error
+    serve(store, keys, port)
+
+
+if __name__ == "__main__":
+    app()
