@@ -175,6 +175,18 @@ class OperatorAction(Struct, frozen=True, tag="action"):
     reason: str = ""
 
 
+class Refusal(Struct, frozen=True, tag="refusal"):
+    """A message that was quarantined though its place in its lane is known: the cursor passes it, so that it is
+    receipted as rejected and never counted as a gap. In the alarm lane it becomes an operator's incident."""
+
+    source: str
+    spool: str
+    lane: str
+    seq: int
+    reason: str
+    detail: str = ""
+
+
 class Press(Struct, frozen=True, tag="press", omit_defaults=True):
     """A press from a page: ``id`` is made by the page before it sends. It takes the same way as a physical press."""
 
@@ -195,6 +207,7 @@ Event = (
     | Override
     | OperatorAction
     | Press
+    | Refusal
 )
 
 

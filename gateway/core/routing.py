@@ -1,0 +1,156 @@
+"""What becomes of a finding: one visible list of stages, from "it crossed" to "this body must act".
+
+Each stage takes a `Case` and gives back the case, richer, or `Swallowed` with a stable note. The order is `STAGES`,
+and nothing else decides. inhibit → silence → postpone → shade → place → deduplicate → route.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from gateway.core.incident import Signal, is_joinable
+from gateway.core.model import Device, DeviceState, Incident, Level, Sort
+from gateway.core.rule import Rule, ScopeKind, Status
+
+LATE_MS: Final = 60_000
+"""What is older than this when it arrives is late (design 4.1)."""
+
+
+class Finding(Struct, frozen=True):
+    """A rule's condition held for long enough for one key. ``device`` is the registered device for rules that look at
+    one; ``place`` is where it is; ``fields`` are the values of the rule's ``key`` fields for sightings."""
+
+    rule: Rule
+    status: Status
+    key: str
+    place: str
+    signal: Signal
+    device: Device | None = None
+    source: str | None = None
+    fields: tuple[str, ...] = ()
+
+
+class Case(Struct, frozen=True):
+    """A finding on its way through the stages; what a stage has not settled yet is empty."""
+
+    finding: Finding
+    key: str = ""
+    place: str = ""
+    place_name: str = ""
+    grid: str = ""
+    body: str = ""
+    level: Level = Level.NORMAL
+    joins: Incident | None = None
+    outlived: Incident | None = None
+    """The open incident of the same cause and key that can no longer be joined: the new one is linked to it."""
+
+
+class Swallowed(Struct, frozen=True):
+    """The finding opens and joins nothing, and why, in a stable code."""
+
+    note: str
+
+
+class View(Protocol):
+    """What the stages may ask of the engine."""
+
+    now: int
+
+    def is_source_out(self, source: str) -> bool: ...
+    def source_device(self, source: str) -> str | None: ...
+    def open_incident(self, cause: str, key: str) -> Incident | None: ...
+    def within(self, place: str, kind: str) -> str: ...
+    def label(self, place: str) -> str: ...
+    def grid_of(self, place: str) -> str: ...
+    def body_of(self, category: str) -> str: ...
+
+
+Stage = Callable[[Case, View], Case | Swallowed]
+
+
+def inhibit(case: Case, view: View) -> Case | Swallowed:
+    """Silence is explained by the silence of the source: the outage takes in its devices."""
+    finding = case.finding
+    device, source = finding.device, finding.source
+    if device is None or source is None or not finding.rule.is_absence:
+        return case
+    if device.id != view.source_device(source) and view.is_source_out(source):
+        return Swallowed("inhibited")
+    return case
+
+
+def silence(case: Case, view: View) -> Case | Swallowed:
+    """A device in commissioning, drill or maintenance shows its signals and opens nothing real."""
+    device = case.finding.device
+    if device is not None and device.state is not DeviceState.ACTIVE:
+        return Swallowed(device.state)
+    return case
+
+
+def postpone(case: Case, view: View) -> Case | Swallowed:
+    """What is late is stored and marked; presses and critical levels still open."""
+    finding = case.finding
+    if finding.signal.is_late and not finding.signal.is_press and finding.rule.level is not Level.CRITICAL:
+        return Swallowed("late")
+    return case
+
+
+def shade(case: Case, view: View) -> Case | Swallowed:
+    """A rule in shadow judges and records, and opens nothing."""
+    return case if case.finding.status is Status.ACTIVE else Swallowed("shadow")
+
+
+def place(case: Case, view: View) -> Case | Swallowed:
+    """Groups by the granularity of the cause: one fire in a building is one case, whoever smells it."""
+    finding = case.finding
+    match finding.rule.at:
+        case ScopeKind.DEVICE:
+            key, where = (finding.device.id if finding.device else finding.key), finding.place
+        case ScopeKind.SOURCE:
+            key, where = finding.source or finding.key, finding.place
+        case ScopeKind.PLACE:
+            key = where = finding.place
+        case kind:
+            key = where = view.within(finding.place, kind)
+    # The case is grouped by the wider place, and shown where the signal is.
+    return replace(
+        case,
+        key=":".join((key, *finding.fields)),
+        place=finding.place if finding.rule.at in (ScopeKind.DEVICE, ScopeKind.SOURCE) else where,
+        place_name=view.label(finding.place),
+        grid=view.grid_of(where),
+    )
+
+
+def deduplicate(case: Case, view: View) -> Case | Swallowed:
+    """Joins the open incident of the same cause and key, if it can still be joined."""
+    found = view.open_incident(case.finding.rule.cause, case.key)
+    if found is None:
+        return case
+    if is_joinable(found, view.now):
+        return replace(case, joins=found)
+    return replace(case, outlived=found)
+
+
+def route(case: Case, view: View) -> Case | Swallowed:
+    """Names the level and the responsible body."""
+    rule = case.finding.rule
+    body = "property" if rule.sort is Sort.NOTICE else view.body_of(rule.category)
+    return replace(case, level=rule.level, body=body)
+
+
+STAGES: Final[tuple[Stage, ...]] = (inhibit, silence, postpone, shade, place, deduplicate, route)
+
+
+def decide(finding: Finding, view: View) -> Case | Swallowed:
+    """Takes a finding through all stages."""
+    case: Case | Swallowed = Case(finding)
+    for stage in STAGES:
+        if isinstance(case, Swallowed):
+            return case
+        case = stage(case, view)
+    return case
