@@ -22,16 +22,20 @@ if is_installed requirements-dev.txt || is_installed "$lock"; then
 fi
 
 is_new_enough() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; }
+candidates=${PYTHON:-python3 python3.13 python3.12 python3.11}
 python=
-for candidate in ${PYTHON:-python3 python3.13 python3.12 python3.11}; do
+for candidate in $candidates; do
     if command -v "$candidate" >/dev/null 2>&1 && is_new_enough "$candidate"; then
         python=$candidate
         break
     fi
 done
 if [ -z "$python" ]; then
-    found=$(python3 --version 2>/dev/null || echo "no python3")
-    echo "setup: Python 3.11 or newer is needed; found: $found. Install it, or name one: make setup PYTHON=/path/to/python3" >&2
+    echo "setup: Python 3.11 or newer is needed; looked at:" >&2
+    for candidate in $candidates; do
+        echo "  $candidate: $("$candidate" --version 2>&1 | head -n 1)" >&2
+    done
+    echo "Install one, or name it: make setup PYTHON=/path/to/python3" >&2
     exit 1
 fi
 
