@@ -96,7 +96,7 @@ def start_process(tmp_path: Path) -> Iterator[StartProcess]:
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """The folder of recorded data, which is not in the repo: ``SHARED_DATA``, or ``../shared/data`` beside the checkout."""
+    """The folder of recorded data (not in the repo): ``SHARED_DATA``, or ``../shared/data`` beside the checkout."""
     named = os.environ.get("SHARED_DATA")
     folder = Path(named) if named else ROOT.parent / "shared" / "data"
     if not folder.is_dir():

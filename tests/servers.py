@@ -230,7 +230,11 @@ class Mosquitto:
         if not re.search(r"^\s*(allow_anonymous|password_file)\s", config, re.MULTILINE):
             lines.append("allow_anonymous true")
         (self.folder / "mosquitto.conf").write_text("\n".join([*lines, config, ""]), encoding="utf-8")
-        self.start()
+        try:
+            self.start()
+        except BaseException:
+            self.close()
+            raise
 
     @property
     def url(self) -> str:
