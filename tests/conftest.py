@@ -30,10 +30,12 @@ def _need(find: Callable[[], Path]) -> None:
     """Skip the test when a server is not installed; in CI that is a failure."""
     try:
         find()
+        return
     except ServerMissing as missing:
-        if os.environ.get("CI") == "true":
-            pytest.fail(str(missing), pytrace=False)
-        pytest.skip(str(missing))
+        reason = str(missing)
+    if os.environ.get("CI") == "true":
+        pytest.fail(reason, pytrace=False)
+    pytest.skip(reason)
 
 
 @pytest.fixture(scope="session")

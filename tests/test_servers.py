@@ -49,9 +49,9 @@ def test_a_killed_mosquitto_is_gone_and_starts_again_on_its_port(start_mosquitto
         assert connection.getpeername()[1] == broker.port
 
 
-def test_a_mosquitto_with_a_broken_configuration_says_why() -> None:
+def test_a_mosquitto_with_a_broken_configuration_says_why(start_mosquitto: StartMosquitto) -> None:
     with pytest.raises(ServerFailed, match="no_such_setting"):
-        Mosquitto("no_such_setting true")
+        start_mosquitto("no_such_setting true")
 
 
 def test_each_database_is_empty_and_separate(postgres: Postgres) -> None:
@@ -81,11 +81,13 @@ def test_a_killed_postgres_keeps_what_was_committed(start_postgres: Callable[[],
         assert connection.execute("SELECT id FROM kept").fetchall() == [(7,)]
 
 
-def test_a_closed_server_leaves_no_folder() -> None:
-    with Mosquitto() as broker, Postgres() as server:
-        folders = [broker.folder, server.folder]
-        assert all(folder.exists() for folder in folders)
-    assert not any(folder.exists() for folder in folders)
+def test_a_closed_server_leaves_no_folder(
+    start_mosquitto: StartMosquitto, start_postgres: Callable[[], Postgres]
+) -> None:
+    for server in (start_mosquitto(), start_postgres()):
+        assert server.folder.exists()
+        server.close()
+        assert not server.folder.exists()
 
 
 def test_a_process_is_read_line_by_line_and_told_to_end(tmp_path: Path) -> None:
