@@ -63,7 +63,7 @@ DEPARTMENTS: Final = (
 )  # fmt: skip
 """36 departments: 53 second-level nodes less the 17 towns. Which they are is our choice."""
 
-_TOWN_CODES_URBAN: Final = tuple(code for code in TOWNS if int(code[6:]) < 100) + ("370215400",)
+_TOWN_CODES_URBAN: Final = (*(code for code in TOWNS if int(code[6:]) < 100), "370215400")
 
 _STEMS_FIRST: Final = "海松云青和锦丽春景华安福兰金玉星月清碧翠"
 _STEMS_SECOND: Final = "韵涛岭泽悦澜枫晖棠樾岚沁筑湾汀屿桥溪堤林"
@@ -248,7 +248,7 @@ class _Plan:
 
     def _build(self) -> None:
         rng = self.rng
-        for number in range(1, round(rng.triangular(6, 20, 8)) + 1):
+        for number in range(1, round(rng.triangular(6, 20, 6)) + 1):
             row, column = divmod(number - 1, 5)
             floors = rng.choice((6, 6, 6, 11, 11, 15, 17, 18))
             building = self._add(
@@ -343,6 +343,25 @@ def _in_building(plan: _Plan, index: int) -> str:
     return plan.buildings[index % len(plan.buildings)]
 
 
+def _at_lane(plan: _Plan, index: int) -> str:
+    return plan.public(f"lane-{index + 1:02}", f"{index + 1}号消防通道")
+
+
+def _within_hearing(plan: _Plan, index: int) -> str:
+    """Every building, then every fire lane, then the plaza."""
+    if index < len(plan.buildings):
+        return plan.buildings[index]
+    lane = index - len(plan.buildings)
+    return _at_lane(plan, lane) if lane < _FIRE_LANES else _at_plaza(plan, index)
+
+
+def _at_door(plan: _Plan, index: int) -> str:
+    """The first doors are elders' own, the next is the property office's, the others are in stairwells."""
+    if index < _ELDER_DOORS:
+        return plan.elder(index)
+    return plan.public(*_OPEN_SPOTS[3]) if index == _ELDER_DOORS else _in_stairwell(plan, index)
+
+
 def _in_lift(plan: _Plan, index: int) -> str:
     unit = plan.tall_units[index]
     return plan.public(f"{unit.removeprefix(plan.id + '-')}-lift", "电梯", unit)
@@ -353,6 +372,8 @@ def _at_spot(slug: str, name: str) -> _Siting:
     return lambda plan, index: plan.public(f"{slug}-{index + 1:02}", f"{index + 1}号{name}")
 
 
+_ELDER_DOORS: Final = 3
+_FIRE_LANES: Final = 2
 _ROOMS: Final = (("pump-room", "水泵房"), ("power-room", "配电室"), ("garage", "地下车库"))
 _OPEN_SPOTS: Final = (
     ("gate-south", "南门"),
@@ -384,6 +405,23 @@ def _at_plaza(plan: _Plan, index: int) -> str:
     return plan.public(*_OPEN_SPOTS[1])
 
 
+_Attributes = Callable[[int], dict[str, Scalar]]
+"""What is registered about the device with this number of a kind, beside what its profile says of all."""
+
+
+def _no_attributes(index: int) -> dict[str, Scalar]:
+    return {}
+
+
+def _door_attributes(index: int) -> dict[str, Scalar]:
+    """As the doors of `_at_door` are; those in stairwells are by turns fire doors and doors locked at night."""
+    if index < _ELDER_DOORS:
+        return {}
+    if index == _ELDER_DOORS:
+        return {"office": True}
+    return {"fire_door": True} if index % 2 else {"locked_at_night": True}
+
+
 class Kind(Struct, frozen=True):
     """A kind of device in the fleet: its profile, its part in device ids, its name, its weight in the mix, the share
     that never reports (``loss``) and the chance that a community's whole group of it is dead (``dead_group``)."""
@@ -395,32 +433,46 @@ class Kind(Struct, frozen=True):
     loss: float
     siting: _Siting
     dead_group: float = 0.0
+    attributes: _Attributes = _no_attributes
 
 
 EDGE_AGENT: Final = "edge-agent"
-SPEAKER: Final = Kind("ip-speaker", "speaker", "广播音柱", 0, 0.01, _in_building)
-LIFT: Final = Kind("lift-monitor", "lift", "电梯监测", 0, 0.005, _in_lift)
-CAMERAS: Final = (
-    Kind("plate-camera", "plate", "车牌识别相机", 0, 0.005, _at_gate),
-    Kind("face-camera", "face", "人脸识别相机", 0, 0.005, _at_gate),
-)
-AIR: Final = Kind("noise-pm25", "air", "噪声与PM2.5监测", 0, 0.01, _at_plaza)
+SPEAKER: Final = Kind("ip-speaker", "speaker", "广播音柱", 0, 0.01, _within_hearing)
+LIFT: Final = Kind("lift", "lift", "电梯监测", 0, 0.005, _in_lift)
+PLATE_CAMERA: Final = Kind("plate-camera", "plate", "车辆识别摄像机", 0, 0.005, _at_gate)
+FACE_CAMERA: Final = Kind("face-camera", "face", "人脸识别摄像机", 0, 0.005, _at_gate)
+NOISE: Final = Kind("noise-station", "noise", "噪声监测站", 0, 0.01, _at_plaza)
+PARTICULATES: Final = Kind("pm-station", "dust", "颗粒物监测站", 0, 0.01, _at_plaza)
+LANE: Final = Kind("fire-lane-occupancy", "lane", "消防通道监测", 0, 0.01, _at_lane)
+VALVE: Final = Kind("smart-valve", "valve", "智能阀门", 0, 0.01, _in_room)
 MIXED: Final = (
     Kind("nb-smoke", "smoke", "烟感", 40, 15 / 2405, _in_household_or_stairwell),
-    Kind("door-magnet", "door", "门磁", 16, 10 / 510, _in_elder_home_or(_in_stairwell, 3)),
-    Kind("manhole", "manhole", "井盖", 9, 0.01, _at_spot("manhole", "井盖")),
+    Kind(
+        "door-magnet",
+        "door",
+        "门磁",
+        24,
+        10 / 510,
+        _at_door,
+        attributes=_door_attributes,
+    ),
+    Kind("manhole-cover", "manhole", "井盖", 9, 0.01, _at_spot("manhole", "井盖")),
     Kind("household-gas", "gas", "燃气探测器", 8, 0.01, _in_household, dead_group=0.01),
-    Kind("sos-button", "sos", "一键报警", 7, 0.005, _in_elder_home_or(_at_open_spot, 2)),
+    Kind("fixed-sos", "sos", "一键求助", 7, 0.005, _in_elder_home_or(_at_open_spot, 2)),
     Kind("cold-water-meter", "meter", "水表", 5, 0.01, _in_elder_home_or(_in_household, 4)),
     Kind("electrical-fire", "power", "电气火灾监测", 4, 0.01, _in_power_room_or_building),
     Kind("hydrant-pressure", "hydrant", "消火栓", 4, 0.01, _at_spot("hydrant", "消火栓")),
     Kind("water-immersion", "flood", "水浸", 3, 0.01, _in_room),
     Kind("temperature-humidity", "climate", "温湿度", 3, 0.01, _in_room),
-    Kind("fire-lane", "lane", "消防通道占用", 2, 0.01, _at_spot("lane", "消防通道")),
     Kind("sos-wristband", "band", "求助手环", 3, 0.05, _in_elder_home_or(_in_household, 6), dead_group=0.03),
+    Kind("heat-detector", "heat", "感温探测器", 3, 0.01, _in_stairwell),
+    Kind("sound-light-siren", "siren", "声光警报器", 2, 0.01, _in_building),
 )
 """Weights and losses after the public figures of a running platform (2405 smoke detectors with 15 lost, 510 door
 magnets with 10 lost, 515 manhole covers; some small groups wholly offline); where it gives none they are our choice."""
+
+KINDS: Final = (SPEAKER, LIFT, PLATE_CAMERA, FACE_CAMERA, NOISE, PARTICULATES, LANE, VALVE, *MIXED)
+"""Every kind of device beside the edge agent: the one table in which profile ids stand."""
 
 
 def _settle(seed: int, serial: int, name: str, site: _Site, devices: int) -> tuple[Settlement, set[str]]:
@@ -429,11 +481,14 @@ def _settle(seed: int, serial: int, name: str, site: _Site, devices: int) -> tup
     plan = _Plan(rng, id, name, site)
     agent = f"agent-{serial:03}"
     counts: list[tuple[Kind, int]] = [
-        (SPEAKER, len(plan.buildings)),
+        (SPEAKER, len(plan.buildings) + _FIRE_LANES + 1),
         (LIFT, min(len(plan.tall_units), rng.randint(1, 4))),
-        (CAMERAS[0], 2),
-        (CAMERAS[1], rng.randint(1, 2)),
-        (AIR, 1),
+        (PLATE_CAMERA, 2),
+        (FACE_CAMERA, rng.randint(1, 2)),
+        (NOISE, 1),
+        (PARTICULATES, 1),
+        (LANE, _FIRE_LANES),
+        (VALVE, 1),
     ]
     left = devices - sum(count for _, count in counts)
     counts.extend(zip(MIXED, _apportion(left, [kind.weight for kind in MIXED]), strict=True))
@@ -444,7 +499,11 @@ def _settle(seed: int, serial: int, name: str, site: _Site, devices: int) -> tup
         for index in range(count):
             device = f"{id}-{kind.slug}-{index + 1:04}"
             place = kind.siting(plan, index)
-            registered.append(Device(device, kind.profile, agent, place, f"{kind.title}{index + 1}"))
+            registered.append(
+                Device(
+                    device, kind.profile, agent, place, f"{kind.title}{index + 1}", attributes=kind.attributes(index)
+                )
+            )
             if dead or rng.random() < kind.loss:
                 silent.add(device)
     community = Community(id=id, serial=serial, name=name, grids=site.chain)

@@ -173,8 +173,9 @@ def check_grids(grids: Iterable[Grid], scheme: GridScheme) -> tuple[Fault, ...]:
         else:
             first[grid.code] = grid
     for grid in listed:
-        faults.extend(_check_code(grid, scheme))
-        faults.extend(_check_grid_parent(grid, first, scheme))
+        wrong = list(_check_code(grid, scheme))
+        # What is wrong with the code would be wrong beside its parent's too: one fault says it.
+        faults.extend(wrong or _check_grid_parent(grid, first, scheme))
     faults.extend(_find_cycles("grid", {code: grid.parent for code, grid in first.items()}))
     roots = [grid for grid in first.values() if grid.level == GridLevel.DISTRICT]
     if not roots:
@@ -216,9 +217,7 @@ def _check_code(grid: Grid, scheme: GridScheme) -> Iterator[Fault]:
 
 def _check_grid_parent(grid: Grid, known: Mapping[str, Grid], scheme: GridScheme) -> Iterator[Fault]:
     what = f"grid {grid.code}"
-    level = scheme.levels.get(grid.level)
-    if level is None:
-        return
+    level = scheme.levels[grid.level]
     if grid.parent is None:
         if level.parents:
             yield Fault(

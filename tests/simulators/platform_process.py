@@ -1,0 +1,90 @@
+"""The reference platform as a process of its own, for tests that need a real one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from tests.servers import Process
+
+KEY = "an-example-key-of-at-least-32-bytes"
+
+
+class PlatformProcess:
+    """A running reference platform. Its store stands in ``directory`` and outlives a kill."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._key_file = directory / "platform.key"
+        self._key_file.write_text(KEY + "\n")
+        self.start()
+
+    def start(self) -> None:
+        """Starts it on a free port, with the store that is there."""
+        self._process = Process.module(
+            "simulators",
+            "platform",
+            f"--store={self._directory / 'platform.sqlite'}",
+            f"--key-file={self._key_file}",
+            log=self._directory / "platform.log",
+        )
+        self.url = self._process.wait_for_line(r"^listening on (http://127\.0\.0\.1:\d+)$")[1]
+        self._client = httpx.Client(base_url=self.url, trust_env=False, timeout=10)
+
+    @property
+    def events_url(self) -> str:
+        return self.url + "/events"
+
+    def get(self, path: str) -> Any:
+        response = self._client.get(path)
+        response.raise_for_status()
+        return response.json()
+
+    def post(self, path: str, content: bytes, headers: dict[str, str] | httpx.Headers) -> httpx.Response:
+        return self._client.post(path, content=content, headers=headers)
+
+    def fail(self, **fault: object) -> None:
+        response = self._client.post("/faults", json=fault)
+        assert response.status_code == 204, response.text
+
+    def heal(self) -> None:
+        self._client.delete("/faults").raise_for_status()
+
+    def clear(self) -> None:
+        """As after a first start: no fault asked for, nothing received."""
+        self.heal()
+        self._client.delete("/incidents").raise_for_status()
+
+    def output(self) -> str:
+        return self._process.output()
+
+    def interrupt(self) -> int:
+        """Ends it as Ctrl-C does; the exit status."""
+        self._client.close()
+        return self._process.interrupt()
+
+    def terminate(self) -> int:
+        """Ends it with SIGTERM; the exit status."""
+        self._client.close()
+        return self._process.terminate()
+
+    def kill(self) -> None:
+        self._client.close()
+        self._process.kill()
+
+    def close(self) -> None:
+        self._client.close()
+        self._process.close()
+
+
+@contextmanager
+def running_platform(directory: Path) -> Iterator[PlatformProcess]:
+    process = PlatformProcess(directory)
+    try:
+        yield process
+    finally:
+        process.close()
