@@ -444,7 +444,7 @@ FACE_CAMERA: Final = Kind("face-camera", "face", "人脸识别摄像机", 0, 0.0
 NOISE: Final = Kind("noise-station", "noise", "噪声监测站", 0, 0.01, _at_plaza)
 PARTICULATES: Final = Kind("pm-station", "dust", "颗粒物监测站", 0, 0.01, _at_plaza)
 LANE: Final = Kind("fire-lane-occupancy", "lane", "消防通道监测", 0, 0.01, _at_lane)
-VALVE: Final = Kind("smart-valve", "valve", "智能阀门", 0, 0.01, _in_room)
+VALVE: Final = Kind("smart-valve", "valve", "智能水阀", 0, 0.01, _in_room)
 MIXED: Final = (
     Kind("nb-smoke", "smoke", "烟感", 40, 15 / 2405, _in_household_or_stairwell),
     Kind(

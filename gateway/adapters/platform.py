@@ -46,7 +46,7 @@ class HttpPlatform:
         key: bytes,
         *,
         timeout_s: float = 10.0,
-        connections: int = 8,
+        connections: int = 16,
         verify: ssl.SSLContext | bool = True,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
