@@ -9,9 +9,17 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Protocol
 
+import hypothesis
 import pytest
 
 from tests.servers import ROOT, Mosquitto, Postgres, Process, ServerMissing, find_mosquitto, find_postgres
+
+# How long one example takes says more about what else the machine does than about the code. In CI the examples are
+# the same in every run, so that a red build is about the change; elsewhere they differ and find new ones.
+hypothesis.settings.register_profile(
+    "project", deadline=None, derandomize=os.environ.get("CI") == "true", print_blob=True
+)
+hypothesis.settings.load_profile("project")
 
 
 class StartMosquitto(Protocol):
