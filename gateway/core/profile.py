@@ -1,0 +1,250 @@
+"""What a device model reports and can do, and which of its values are believed.
+
+A value that is not believed is *rejected with a reason*; it never becomes "normal" and never becomes a default. Units
+are converted here, once, so that rules only ever see a quantity's canonical unit.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from typing import Final, Literal
+
+from msgspec import Struct
+
+from gateway.core.model import Value
+
+ReadingType = Literal["number", "integer", "boolean", "text"]
+FieldType = Literal["number", "integer", "boolean", "text", "plate"]
+Lane = Literal["telemetry", "alarm"]
+
+TEXT_LIMIT: Final = 256
+"""A text longer than this is out of range: states keep the last value of every reading."""
+
+_LARGEST: Final = sys.float_info.max
+
+
+class Disbelief(Struct, frozen=True):
+    """Why a value is not believed: ``unknown-unit``, ``wrong-type`` or ``out-of-range``."""
+
+    reason: str
+
+
+UNKNOWN_UNIT: Final = Disbelief("unknown-unit")
+WRONG_TYPE: Final = Disbelief("wrong-type")
+OUT_OF_RANGE: Final = Disbelief("out-of-range")
+
+Believe = Callable[[object, str | None], Value | Disbelief]
+"""(value, unit or None) → the value in the canonical unit, or why not. Numbers come out as float."""
+
+
+class ReadingSpec(Struct, frozen=True, dict=True):
+    """One reading of a profile.
+
+    ``raw`` is its field in the device's own messages and ``raw_unit`` the unit there (None: the canonical one).
+    ``units`` are the accepted alternatives to ``unit``: canonical = value * scale + offset. ``low`` and ``high`` are
+    inclusive, in the canonical unit. ``values`` are the texts that are allowed; empty allows any.
+    """
+
+    id: str
+    raw: str
+    type: ReadingType
+    unit: str | None = None
+    units: dict[str, tuple[float, float]] = {}
+    low: float | None = None
+    high: float | None = None
+    values: tuple[str, ...] = ()
+    lane: Lane = "telemetry"
+    accumulates: Literal["total", "amount"] | None = None
+    raw_unit: str | None = None
+    quantity: str | None = None
+
+    @cached_property
+    def believe(self) -> Believe:
+        """The check of one value, made once per reading: it is called for every value that arrives."""
+        match self.type:
+            case "number":
+                return _make_number_check(self)
+            case "integer":
+                return _make_integer_check(self)
+            case "boolean":
+                return _believe_boolean
+            case "text":
+                return _make_text_check(frozenset(self.values))
+
+
+class FieldSpec(Struct, frozen=True):
+    """One field of an event, or one argument of a command. ``plate`` is a text that is sensitive."""
+
+    type: FieldType
+    low: float | None = None
+    high: float | None = None
+    values: tuple[str, ...] = ()
+
+    def refuse(self, value: object) -> str | None:
+        """``wrong-type`` or ``out-of-range``, or None when the value is as it should be."""
+        match self.type:
+            case "number" | "integer":
+                if isinstance(value, bool) or not isinstance(value, int | float) or not _is_finite(value):
+                    return "wrong-type"
+                if self.type == "integer" and value != int(value):
+                    return "wrong-type"
+                is_low = self.low is not None and value < self.low
+                is_high = self.high is not None and value > self.high
+                return "out-of-range" if is_low or is_high else None
+            case "boolean":
+                return None if isinstance(value, bool) else "wrong-type"
+            case "text" | "plate":
+                if not isinstance(value, str):
+                    return "wrong-type"
+                if not value or len(value) > TEXT_LIMIT or (self.values and value not in self.values):
+                    return "out-of-range"
+                return None
+
+
+class Refused(Struct, frozen=True):
+    """One field of an event that is not as the profile says; ``value`` is what may be shown of it."""
+
+    field: str
+    reason: str
+    value: str
+
+
+class EventSpec(Struct, frozen=True):
+    """One kind of event of a profile. ``press``: somebody asks for help; it is in exactly one incident, always."""
+
+    id: str
+    lane: Lane = "telemetry"
+    press: bool = False
+    data: dict[str, FieldSpec] = {}
+
+    def refuse(self, data: Mapping[str, object]) -> Refused | None:
+        """The first field that is not as the profile says. A declared field may be absent; one that is not declared
+        is refused, and nothing of it is shown: it may be what must not leave the edge."""
+        for field, value in data.items():
+            spec = self.data.get(field)
+            if spec is None:
+                return Refused(field, "unknown-field", f"{type(value).__name__} not shown")
+            reason = spec.refuse(value)
+            if reason is not None:
+                return Refused(field, reason, "not shown" if spec.type == "plate" else str(value))
+        return None
+
+
+class CommandSpec(Struct, frozen=True):
+    """One command of a profile, with its arguments; all of them must be given."""
+
+    id: str
+    args: dict[str, FieldSpec] = {}
+
+
+class Profile(Struct, frozen=True):
+    """A device model. ``heartbeat`` (ms): silent for longer, and it is offline; None for a device that never reports
+    by itself. ``interval`` (ms) is how often it reports by itself, where that is known."""
+
+    id: str
+    kind: str
+    title: dict[str, str]
+    status: str
+    readings: dict[str, ReadingSpec] = {}
+    events: dict[str, EventSpec] = {}
+    commands: dict[str, CommandSpec] = {}
+    heartbeat: int | None = None
+    interval: int | None = None
+    sources: tuple[str, ...] = ()
+
+
+def normalise(profile: Profile, raw: Mapping[str, object]) -> tuple[dict[str, Value], dict[str, str]]:
+    """A device's own message → (believed values, rejected reading → reason), by reading.
+
+    Fields that the profile does not name are nobody's reading and are left out; a reading without a field is absent
+    from both.
+    """
+    values: dict[str, Value] = {}
+    rejected: dict[str, str] = {}
+    for spec in profile.readings.values():
+        if spec.raw not in raw:
+            continue
+        value = spec.believe(raw[spec.raw], spec.raw_unit)
+        if isinstance(value, Disbelief):
+            rejected[spec.id] = value.reason
+        else:
+            values[spec.id] = value
+    return values, rejected
+
+
+# --- the checks ------------------------------------------------------------------------------------------------------
+
+
+def _make_number_check(spec: ReadingSpec) -> Believe:
+    # NaN and infinities fail every comparison with finite limits, so the common way needs no test of its own for them.
+    low = -_LARGEST if spec.low is None else spec.low
+    high = _LARGEST if spec.high is None else spec.high
+    canonical, units = spec.unit, spec.units
+
+    def believe(value: object, unit: str | None) -> Value | Disbelief:
+        if unit is not None and unit != canonical:
+            known = units.get(unit)
+            if known is None:
+                return UNKNOWN_UNIT
+            value = _convert(value, known)
+        if value.__class__ is float:
+            if low <= value <= high:
+                return value
+        elif value.__class__ is int:
+            if low <= value <= high:
+                return float(value)
+        else:
+            return WRONG_TYPE
+        return OUT_OF_RANGE if _is_finite(value) else WRONG_TYPE
+
+    return believe
+
+
+def _make_integer_check(spec: ReadingSpec) -> Believe:
+    number = _make_number_check(spec)
+
+    def believe(value: object, unit: str | None) -> Value | Disbelief:
+        found = number(value, unit)
+        if found.__class__ is float and not found.is_integer():
+            return WRONG_TYPE
+        return found
+
+    return believe
+
+
+def _believe_boolean(value: object, unit: str | None) -> Value | Disbelief:
+    if value is True or value is False:
+        return value  # a truth value has no unit: a pack's base unit does not touch it
+    if unit is not None:
+        return UNKNOWN_UNIT
+    if isinstance(value, int | float) and (value == 0 or value == 1):
+        return value == 1
+    return WRONG_TYPE
+
+
+def _make_text_check(values: frozenset[str]) -> Believe:
+    def believe(value: object, unit: str | None) -> Value | Disbelief:
+        if not isinstance(value, str):
+            return WRONG_TYPE
+        if len(value) > TEXT_LIMIT or (values and value not in values):
+            return OUT_OF_RANGE
+        return value
+
+    return believe
+
+
+def _convert(value: object, factors: tuple[float, float]) -> object:
+    """In the canonical unit, to nine decimals: 302 degF is 150 Cel, not a hair above it. Not a number: as it is."""
+    if value.__class__ is not float and value.__class__ is not int:
+        return value
+    scale, offset = factors
+    try:
+        return round(value * scale + offset, 9)
+    except OverflowError:
+        return value  # an integer beyond every float is out of every range too
+
+
+def _is_finite(value: object) -> bool:
+    return isinstance(value, int) or (isinstance(value, float) and -_LARGEST <= value <= _LARGEST)

@@ -1,0 +1,246 @@
+"""From the files of `device_profiles/` to profiles: units resolved, examples tried, every fault with its line."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Final
+
+from msgspec import Struct
+
+from gateway.core.authoring import FieldForm, ProfileForm, ReadingForm, VocabularyForm, suggest
+from gateway.core.condition import show, show_duration
+from gateway.core.document import Document, Path, Problem
+from gateway.core.profile import CommandSpec, EventSpec, FieldSpec, Profile, ReadingSpec, normalise
+
+EXAMPLES_NEEDED: Final = 3
+"""A profile is supported only with so many examples, one of them with a rejected value (design 4.2)."""
+
+RESERVED: Final = frozenset({"all", "any", "not", "device", "attribute"})
+"""Words of the condition language: no reading or event can have them as its name."""
+
+
+class Quantity(Struct, frozen=True):
+    """What a number measures: its canonical unit, and unit → (scale, offset) of what else is understood."""
+
+    unit: str
+    units: dict[str, tuple[float, float]] = {}
+
+
+class Vocabulary(Struct, frozen=True):
+    """The closed lists that profiles choose from."""
+
+    kinds: dict[str, dict[str, str]]
+    quantities: dict[str, Quantity]
+
+
+def make_vocabulary(document: Document, form: VocabularyForm, problems: list[Problem]) -> Vocabulary:
+    """The vocabulary; faults of single quantities are added to ``problems``."""
+    quantities = {}
+    for name, quantity in form.quantities.items():
+        here: Path = ("quantities", name, "units")
+        for unit, factors in quantity.units.items():
+            if unit == quantity.unit:
+                what = f"{unit} is already the canonical unit of {name}"
+                problems.append(document.problem((*here, unit), "unit-twice", what, "leave it out of units"))
+            if factors.scale == 0 or not math.isfinite(factors.scale) or not math.isfinite(factors.offset):
+                what = f"{unit} cannot be converted with scale {factors.scale:g} and offset {factors.offset:g}"
+                mend = "write finite numbers, and a scale other than 0"
+                problems.append(document.problem((*here, unit), "wrong-value", what, mend))
+        units = {unit: (factors.scale, factors.offset) for unit, factors in quantity.units.items()}
+        quantities[name] = Quantity(quantity.unit, units)
+    return Vocabulary({kind: title.texts() for kind, title in form.kinds.items()}, quantities)
+
+
+def make_profile(
+    document: Document, form: ProfileForm, vocabulary: Vocabulary | None, problems: list[Problem]
+) -> Profile | None:
+    """The profile, or None when a fault leaves it without meaning. Without a vocabulary (it is broken itself), kinds
+    and quantities are not checked and the profile cannot be made."""
+    found: list[Problem] = []
+    _check_names(document, form, found)
+    if vocabulary is not None and form.kind not in vocabulary.kinds:
+        what = f"kind {form.kind} is not in the vocabulary"
+        found.append(document.problem(("kind",), "unknown-kind", what, suggest(form.kind, vocabulary.kinds)))
+    readings = {
+        name: spec
+        for name, reading in form.readings.items()
+        if (spec := _make_reading(document, name, reading, vocabulary, found)) is not None
+    }
+    events = {}
+    for name, event in form.events.items():
+        if event.press and event.lane != "alarm":
+            what = f"{name} is a press and would travel in the telemetry lane"
+            found.append(document.problem(("events", name), "press-lane", what, "add lane: alarm"))
+        fields = _make_fields(document, ("events", name, "data"), event.data, found)
+        events[name] = EventSpec(name, event.lane, event.press, fields)
+    commands = {
+        name: CommandSpec(name, _make_fields(document, ("commands", name, "args"), command.args, found))
+        for name, command in form.commands.items()
+    }
+    if form.heartbeat is not None and form.interval is not None and form.interval > form.heartbeat:
+        what = (
+            f"it reports every {show_duration(form.interval)} and counts as offline after "
+            f"{show_duration(form.heartbeat)}"
+        )
+        found.append(document.problem(("interval",), "interval", what, "make the heartbeat longer than the interval"))
+    for path, span in ((("heartbeat",), form.heartbeat), (("interval",), form.interval)):
+        if span == 0:
+            found.append(document.problem(path, "wrong-value", f"{path[0]} is 0", "write a duration such as 1h"))
+    if vocabulary is None:
+        problems.extend(found)
+        return None
+    profile = Profile(
+        form.id,
+        form.kind,
+        form.title.texts(),
+        form.status,
+        readings,
+        events,
+        commands,
+        form.heartbeat,
+        form.interval,
+        tuple(form.sources),
+    )
+    if len(readings) == len(form.readings):
+        _try_examples(document, form, profile, found)
+    problems.extend(found)
+    return profile if not found else None
+
+
+def _check_names(document: Document, form: ProfileForm, problems: list[Problem]) -> None:
+    for section, names in (("readings", form.readings), ("events", form.events)):
+        for name in names:
+            if name in RESERVED:
+                what = f"{name} is a word of the condition language"
+                problems.append(document.problem((section, name), "reserved", what, "choose another name"))
+    for name in form.events:
+        if name in form.readings:
+            what = f"{name} is a reading and an event"
+            mend = "give one of them another name, or a rule cannot tell them apart"
+            problems.append(document.problem(("events", name), "same-name", what, mend))
+    if not (form.readings or form.events or form.commands):
+        what = "the profile has no reading, no event and no command"
+        problems.append(document.problem((), "empty-profile", what, "add what the device reports or can do"))
+
+
+def _make_reading(
+    document: Document, name: str, form: ReadingForm, vocabulary: Vocabulary | None, problems: list[Problem]
+) -> ReadingSpec | None:
+    here: Path = ("readings", name)
+    before = len(problems)
+    is_number = form.type in ("number", "integer")
+    numeric = (
+        ("quantity", form.quantity),
+        ("unit", form.unit),
+        ("range", form.range),
+        ("accumulates", form.accumulates),
+    )
+    for key, value in numeric:
+        if value is not None and not is_number:
+            what = f"{name} is {_with_article(form.type)} and has {key}:"
+            problems.append(
+                document.problem((*here, key), "not-a-number", what, f"remove {key}:, or write type: number")
+            )
+    if form.values is not None and form.type != "text":
+        what = f"{name} is {_with_article(form.type)} and has values:"
+        problems.append(document.problem((*here, "values"), "not-a-text", what, "remove values:, or write type: text"))
+    if form.unit is not None and form.quantity is None:
+        what = f"{name} has a unit and no quantity"
+        problems.append(document.problem((*here, "unit"), "no-quantity", what, "add quantity: from the vocabulary"))
+    quantity = None
+    if vocabulary is not None and form.quantity is not None:
+        quantity = vocabulary.quantities.get(form.quantity)
+        if quantity is None:
+            what = f"quantity {form.quantity} is not in the vocabulary"
+            mend = suggest(form.quantity, vocabulary.quantities)
+            problems.append(document.problem((*here, "quantity"), "unknown-quantity", what, mend))
+    if quantity is not None and form.unit is not None and form.unit not in (quantity.unit, *quantity.units):
+        what = f"{form.unit} is no unit of {form.quantity}"
+        mend = suggest(form.unit, (quantity.unit, *quantity.units))
+        problems.append(document.problem((*here, "unit"), "unknown-unit", what, mend))
+    if len(problems) > before:
+        return None
+    low, high = form.range if form.range is not None else (None, None)
+    return ReadingSpec(
+        name,
+        form.raw if form.raw is not None else name,
+        form.type,
+        quantity.unit if quantity is not None else None,
+        quantity.units if quantity is not None else {},
+        low,
+        high,
+        tuple(form.values or ()),
+        form.lane,
+        form.accumulates,
+        form.unit,
+        form.quantity,
+    )
+
+
+def _make_fields(
+    document: Document, here: Path, forms: Mapping[str, FieldForm], problems: list[Problem]
+) -> dict[str, FieldSpec]:
+    fields = {}
+    for name, form in forms.items():
+        if form.range is not None and form.type not in ("number", "integer"):
+            what = f"{name} is {_with_article(form.type)} and has range:"
+            problems.append(
+                document.problem((*here, name), "not-a-number", what, "remove range:, or write type: number")
+            )
+        if form.values is not None and form.type != "text":
+            what = f"{name} is {_with_article(form.type)} and has values:"
+            problems.append(document.problem((*here, name), "not-a-text", what, "remove values:, or write type: text"))
+        low, high = form.range if form.range is not None else (None, None)
+        fields[name] = FieldSpec(form.type, low, high, tuple(form.values or ()))
+    return fields
+
+
+def _try_examples(document: Document, form: ProfileForm, profile: Profile, problems: list[Problem]) -> None:
+    for index, example in enumerate(form.examples):
+        here: Path = ("examples", index)
+        for name in (*example.out, *example.rejected):
+            if name not in profile.readings:
+                what = f"the example names {name}, which is no reading of {profile.id}"
+                problems.append(
+                    document.problem((*here, "out", name), "example", what, suggest(name, profile.readings))
+                )
+        values, rejected = normalise(profile, example.raw)
+        if not values and not rejected:
+            what = "the example has no field that a reading comes from"
+            mend = suggest(next(iter(example.raw), ""), (spec.raw for spec in profile.readings.values()))
+            problems.append(document.problem((*here, "in"), "example", what, mend))
+        for name in profile.readings:
+            stated = _state(example.out.get(name), example.rejected.get(name))
+            comes = _state(values.get(name), rejected.get(name))
+            if stated != comes and not _is_close(example.out.get(name), values.get(name)):
+                what = f"the example states {name}: {stated}, and it comes out as {comes}"
+                mend = "correct the example, or the reading's type, unit or range"
+                problems.append(document.problem((*here, "out", name), "example", what, mend))
+    if form.status == "supported":
+        if len(form.examples) < EXAMPLES_NEEDED:
+            what = f"status is supported with {len(form.examples)} examples"
+            mend = f"add examples until there are {EXAMPLES_NEEDED}, or write status: tested"
+            problems.append(document.problem(("status",), "too-few-examples", what, mend))
+        if form.readings and not any(example.rejected for example in form.examples):
+            what = "status is supported and no example has a rejected value"
+            mend = "add an example with rejected: {READING: out-of-range}, or write status: tested"
+            problems.append(document.problem(("status",), "no-rejected-example", what, mend))
+
+
+def _state(value: object, reason: str | None) -> str:
+    if reason is not None:
+        return f"rejected as {reason}"
+    return "absent" if value is None else show(value) if not isinstance(value, str) else repr(value)
+
+
+def _is_close(stated: object, value: object) -> bool:
+    if isinstance(stated, bool) or isinstance(value, bool):
+        return stated is value
+    if isinstance(stated, int | float) and isinstance(value, int | float):
+        return math.isclose(stated, value, rel_tol=1e-9, abs_tol=1e-9)
+    return stated == value
+
+
+def _with_article(type: str) -> str:
+    return f"an {type}" if type == "integer" else f"a {type}"
