@@ -190,11 +190,12 @@ class Explained(Struct, frozen=True):
 class _Draft:
     """The step in the making."""
 
-    __slots__ = ("answer", "devices", "effects", "incidents", "judged", "rejected", "transitions")
+    __slots__ = ("answer", "devices", "effects", "incidents", "judged", "rejected", "revisions", "transitions")
 
     def __init__(self) -> None:
         self.transitions: list[Transition] = []
         self.incidents: dict[str, Incident] = {}
+        self.revisions: dict[str, int] = {}
         self.effects: list[Effect] = []
         self.rejected: list[Rejected] = []
         self.devices: list[Device] = []
@@ -228,6 +229,7 @@ class Engine:
         self._day = state.day
         self._number = state.number
         self._tree: PlaceTree | None = None
+        self._is_deadline = False
         self._draft = _Draft()
         self._restore(state)
 
@@ -284,11 +286,28 @@ class Engine:
         """When the engine wants a Tick, in ms; None when nothing waits."""
         while self._heap:
             time, rule, key = self._heap[0]
-            if rule and ((watch := self._watches.get((rule, key))) is None or watch.wake_at != time):
-                heapq.heappop(self._heap)
-                continue
+            if rule:
+                watch = self._watches.get((rule, key))
+                if watch is None or watch.wake_at != time:
+                    heapq.heappop(self._heap)
+                    continue
+                if self._is_put_off(watch, time):
+                    continue
             return max(time, self._grace_until)
         return None
+
+    def _is_put_off(self, watch: Watch, time: int) -> bool:
+        """A device that was heard of since has put its absence deadline off: that needs no tick, only a new time."""
+        if watch.phase is not Phase.QUIET or watch.note:
+            return False
+        due = watch.due(time - 1)
+        if due == time:
+            return False
+        heapq.heappop(self._heap)
+        watch.wake_at = None
+        if due is not None:
+            self._push(watch, due)
+        return True
 
     def swap(self, catalog: Catalog, now: int) -> Step:
         """Exchanges the catalog. What is judged alike keeps its state; what is judged otherwise starts again from the
@@ -605,7 +624,7 @@ class Engine:
         self._open_or_join("unknown-device", f"{source}/{device[:48]}", where, UNRULED_CATEGORY, _UNKNOWN_TITLE, signal, now)
 
     def _open_unruled(self, device: _Device, kind: str, event: str, at: int, now: int) -> None:
-        signal = Signal(event, at, "", (device.device.id,), f"{kind}; no active rule looks at it", True, now - at > LATE_MS)
+        signal = Signal(event, at, "", (device.device.id,), f"{kind}; no active rule looks at it", True, self._is_late(at, now))
         self._open_or_join("sos", device.device.id, device.place, UNRULED_CATEGORY, _UNRULED_TITLE, signal, now)
 
     def _refuse(self, refusal: Refusal, now: int) -> CursorMove | None:
@@ -685,7 +704,7 @@ class Engine:
         why = "; ".join(f"{leaf.text}: {leaf.look(at)}" for leaf in watch.bound.leaves if leaf.test(at))
         devices = tuple(dict.fromkeys(holders)) or ((device.device.id,) if device else ())
         is_press = cell is not None and cell.spec.press
-        signal = Signal(event, at, rule.id, devices, why[:400], is_press, now - at > LATE_MS)
+        signal = Signal(event, at, rule.id, devices, why[:400], is_press, self._is_late(at, now))
         finding = Finding(
             rule,
             self._status(rule),
@@ -702,7 +721,7 @@ class Engine:
             self._swallow(watch, finding, decided, at, now, key)
             return None
         incident = self._open_case(decided, now)
-        note = "opened" if incident.revision == 1 else "joined"
+        note = "opened" if decided.joins is None else "joined"
         if not watch.is_momentary:
             watch.incident, watch.note = incident.id, note
             self._firing.setdefault(incident.id, set()).add((rule.id, watch.key))
@@ -712,6 +731,10 @@ class Engine:
         if rule.scope is ScopeKind.SOURCE and (rule.is_absence or self.is_source_out(watch.key)):
             self._take_in(watch.key, incident.id, now)
         return incident.id
+
+    def _is_late(self, at: int, now: int) -> bool:
+        """What a message brings can be late; what a deadline finds is true now, however long nobody looked."""
+        return now - at > LATE_MS and not self._is_deadline
 
     def _device_of(self, watch: Watch, holders: Sequence[str], cell: _SignalCell | None) -> _Device | None:
         if cell is not None:
@@ -818,7 +841,10 @@ class Engine:
         return self._put(cases.start(draft, signal, now))
 
     def _put(self, incident: Incident) -> Incident:
-        """Takes a new revision into the state and the step. Only the newest of a step is delivered."""
+        """Takes a new revision into the state and the step. What one step changes is one revision."""
+        before = self._draft.revisions.setdefault(incident.id, self._revision_of(incident.id))
+        if incident.revision != before + 1:
+            incident = replace(incident, revision=before + 1)
         self._draft.incidents[incident.id] = incident
         slot = (incident.cause, incident.key)
         if incident.state in cases.FINAL:
@@ -832,6 +858,10 @@ class Engine:
         elif self._open.get(slot) == incident.id and incident.state in cases.FINAL:
             del self._open[slot]
         return incident
+
+    def _revision_of(self, incident: str) -> int:
+        known = self._incidents.get(incident)
+        return 0 if known is None else known.revision
 
     def _clear(self, watch: Watch, event: str, at: int, now: int) -> None:
         incident = self._incidents.get(watch.incident) if watch.incident else None
@@ -1111,7 +1141,9 @@ class Engine:
             if watch is None or watch.wake_at != time:
                 continue
             watch.wake_at = None
+            self._is_deadline = True
             self._advance(watch, watch.test(time), time, f"{rule}/{key}/{time}", self.now)
+            self._is_deadline = False
             if watch.wake_at is None and watch.needs_wake:
                 self._schedule(watch, time)
 

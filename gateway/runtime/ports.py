@@ -112,6 +112,7 @@ class JournalRow(Struct, frozen=True):
     body: bytes
     source: str
     lane: str
+    digest: int = 0
 
 
 class OutboxRow(Struct, frozen=True):
@@ -162,7 +163,8 @@ class Ledger(Protocol):
         """Writes fences, journal, steps (rule_state, incident, timeline, device, cursor, outbox, command), rejected
         values, quarantine and checkpoints: all or nothing."""
 
-    def quarantine(self, items: Sequence[Quarantined]) -> None: ...
+    def standing(self, communities: Sequence[str]) -> dict[str, tuple[int, int]]:
+        """(epoch, head) of the communities as they stand: tells a commit whose answer was lost from a lost fence."""
 
     def load_checkpoint(self, community: str, before: int | None = None) -> Checkpoint | None:
         """The newest checkpoint (``before``: the newest not younger than that time)."""
@@ -232,7 +234,9 @@ class Inbox(Protocol):
         """Returns when something is waiting, or the time is over."""
 
     def acknowledge(self, arrived: Sequence[Arrived]) -> None: ...
-    def publish(self, messages: Sequence[Outgoing]) -> None: ...
+    def publish(self, messages: Sequence[Outgoing]) -> Sequence[Outgoing]:
+        """Hands messages to the broker. Returns those that were not taken (no link, too many in flight)."""
+
     def is_connected(self) -> bool: ...
 
 

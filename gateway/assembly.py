@@ -1,0 +1,212 @@
+"""The composition root: settings → adapters → runtime, by plain calls. The only place that knows them all."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+from gateway.adapters.broker import EmbeddedBroker
+from gateway.adapters.ledger import open_ledger
+from gateway.adapters.mqtt import BrokerSettings, MqttInbox
+from gateway.adapters.platform import HttpPlatform
+from gateway.core.catalog import Catalog, build_catalog
+from gateway.errors import GatewayError
+from gateway.runtime.catalog_files import read_catalog
+from gateway.runtime.clock import RunningClock
+from gateway.runtime.outbox import Outbox
+from gateway.runtime.pipeline import Pipeline
+from gateway.runtime.plates import PlateSeal, load_key
+from gateway.runtime.ports import Ledger, Outgoing
+from gateway.runtime.writer import Catalogs
+from gateway.settings import Settings
+
+log = logging.getLogger(__name__)
+
+GATEWAY_IDENTITY: Final = "gateway"
+
+
+def open_clock(settings: Settings) -> RunningClock:
+    """The clock that the settings ask for."""
+    clock = settings.clock
+    return RunningClock(clock.speed, clock.anchor_real, clock.anchor)
+
+
+def open_migrated_ledger(settings: Settings) -> Ledger:
+    """The ledger, its tables brought up to date."""
+    settings.data.mkdir(parents=True, exist_ok=True)
+    ledger = open_ledger(settings.ledger_url)
+    ledger.migrate()
+    return ledger
+
+
+def open_catalogs(ledger: Ledger, current: Catalog) -> Catalogs:
+    """Finds catalogs by hash: the current one at once, older ones as the ledger keeps them."""
+    known = {current.hash: current}
+
+    def find(hash: str) -> Catalog:
+        if hash not in known:
+            files = ledger.load_catalog(hash)
+            if files is None:
+                raise LookupError(f"the ledger has no catalog {hash}")
+            known[hash] = build_catalog(files)
+        return known[hash]
+
+    return find
+
+
+def open_seal(settings: Settings, catalog: Catalog) -> PlateSeal:
+    """The seal for plates, with this installation's key."""
+    return PlateSeal(load_key(settings.data / "plate.key"), plate_fields(catalog))
+
+
+def plate_fields(catalog: Catalog) -> dict[str, set[str]]:
+    """Event kind → its fields that are plates, over all profiles."""
+    found: dict[str, set[str]] = {}
+    for profile in catalog.profiles.values():
+        for event in profile.events.values():
+            for name, field in event.data.items():
+                if field.type == "plate":
+                    found.setdefault(event.id, set()).add(name)
+    return found
+
+
+@contextlib.asynccontextmanager
+async def open_broker(settings: Settings, ledger: Ledger, clock: RunningClock) -> AsyncIterator[BrokerSettings]:
+    """The broker to connect to: the configured one, or an embedded one of our own for as long as this is open."""
+    broker = settings.broker
+    if broker.url is not None:
+        password = broker.password.get_secret_value() if broker.password is not None else None
+        yield BrokerSettings(
+            url=broker.url,
+            username=broker.username,
+            password=password,
+            ca_file=str(broker.ca_file) if broker.ca_file is not None else None,
+            client_prefix=broker.client_prefix,
+        )
+        return
+    password = ledger.issue_credentials([GATEWAY_IDENTITY], clock())[GATEWAY_IDENTITY]
+    embedded = EmbeddedBroker(
+        settings.data / "broker",
+        ledger.credentials(),
+        host=broker.host,
+        port=broker.port,
+        kind=broker.embedded,
+    )
+    url = await embedded.start()
+    try:
+        yield BrokerSettings(
+            url=url, username=GATEWAY_IDENTITY, password=password, client_prefix=broker.client_prefix
+        )
+    finally:
+        await embedded.stop()
+
+
+def open_platform(settings: Settings) -> HttpPlatform | None:
+    """The central platform's client, or None where none is configured."""
+    section = settings.platform
+    if section.url is None:
+        return None
+    if section.key_file is None:
+        raise GatewayError(
+            "platform-key", "a platform needs its signing key", "platform.key_file", "set SCG_PLATFORM__KEY_FILE"
+        )
+    try:
+        key = section.key_file.read_text(encoding="utf-8").strip().encode()
+    except OSError as error:
+        raise GatewayError(
+            "platform-key", f"cannot read it: {error.strerror}", str(section.key_file), "give a readable file"
+        ) from error
+    try:
+        return HttpPlatform(section.url, key)
+    except ValueError as error:
+        raise GatewayError("platform", str(error), "platform.url or platform.key_file", "mend it") from error
+
+
+async def serve(settings: Settings, *, stats: bool = False, stop: asyncio.Event | None = None) -> None:
+    """Runs the gateway until SIGTERM or SIGINT (or until ``stop`` is set)."""
+    stop = stop or asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for name in (signal.SIGTERM, signal.SIGINT):
+        with contextlib.suppress(NotImplementedError, ValueError, RuntimeError):
+            loop.add_signal_handler(name, stop.set)
+    clock = open_clock(settings)
+    catalog = read_catalog(settings.profiles, settings.rules)
+    ledger = open_migrated_ledger(settings)
+    platform = open_platform(settings)
+    async with open_broker(settings, ledger, clock) as broker:
+        inbox = MqttInbox(broker, clock)
+        kicks: list[Callable[[], None]] = []
+        pipeline = Pipeline(
+            ledger,
+            inbox,
+            clock,
+            catalog,
+            open_catalogs(ledger, catalog),
+            open_seal(settings, catalog),
+            on_effects=lambda: [kick() for kick in kicks] and None,
+        )
+
+        def publish(messages: Sequence[Outgoing]) -> Sequence[Outgoing]:
+            return inbox.publish(messages)
+
+        outbox = Outbox(ledger, pipeline.on_ledger, platform, publish, clock)
+        kicks.append(outbox.kick)
+        inbox.on_link(pipeline.link_changed)
+        await inbox.start()
+        await pipeline.start()
+        _say({"event": "ready", "broker": broker.url, "communities": len(pipeline.writers)})
+        tasks = [asyncio.create_task(pipeline.run()), asyncio.create_task(outbox.run())]
+        if stats:
+            tasks.append(asyncio.create_task(_tell_stats(pipeline, ledger)))
+        stopping = asyncio.create_task(stop.wait())
+        done, _ = await asyncio.wait([*tasks, stopping], return_when=asyncio.FIRST_COMPLETED)
+        await pipeline.stop()
+        await asyncio.wait([tasks[0]], timeout=10)
+        for task in (*tasks, stopping):
+            task.cancel()
+        await asyncio.gather(*tasks, stopping, return_exceptions=True)
+        await inbox.stop()
+        await pipeline.close()
+        if platform is not None:
+            await platform.close()
+        ledger.close()
+        for task in done:
+            if task is not stopping:
+                task.result()
+
+
+async def _tell_stats(pipeline: Pipeline, ledger: Ledger) -> None:
+    while True:
+        await asyncio.sleep(1)
+        counts = await pipeline.on_ledger(ledger.counts)
+        counters = pipeline.counters
+        _say(
+            {
+                "event": "stats",
+                "messages": counters.messages,
+                "readings": counters.readings,
+                "repeats": counters.repeats,
+                "batches": counters.batches,
+                **counts,
+            }
+        )
+
+
+def _say(line: dict[str, object]) -> None:
+    sys.stdout.write(json.dumps(line, ensure_ascii=False) + "\n")
+    sys.stdout.flush()
+
+
+def read_file_text(path: Path) -> str:
+    """The text of a file, or a GatewayError that names it."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise GatewayError("unreadable", str(error), str(path), "give a readable UTF-8 file") from error

@@ -1,0 +1,167 @@
+"""The command line: ``python -m gateway serve | demo | check | test-rules | register | explain | migrate | …``."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import subprocess
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+from zoneinfo import ZoneInfo
+
+import typer
+
+from gateway import assembly
+from gateway.errors import GatewayError
+from gateway.runtime import checks
+from gateway.runtime.catalog_files import read_catalog
+from gateway.runtime.explaining import explain_device
+from gateway.runtime.ports import LedgerDown
+from gateway.runtime.registrar import read_district, register, write_credentials
+from gateway.settings import read_settings
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
+
+ConfigOption = Annotated[Path | None, typer.Option("--config", help="a TOML file; SCG_… variables override it")]
+
+
+def main() -> None:
+    """Runs a command. A fault that people can mend is one line and exit status 2, never a traceback."""
+    try:
+        app()
+    except GatewayError as error:
+        typer.echo(f"gateway: {error}", err=True)
+        sys.exit(2)
+    except LedgerDown as error:
+        typer.echo(f"gateway: the ledger cannot be used: {error}", err=True)
+        sys.exit(2)
+
+
+@app.command()
+def serve(
+    config: ConfigOption = None,
+    stats: Annotated[bool, typer.Option(help="print one JSON line of counters a second")] = False,
+    log_level: Annotated[str, typer.Option(help="debug, info, warning or error")] = "info",
+) -> None:
+    """Run the gateway until it is stopped."""
+    logging.basicConfig(
+        level=log_level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    for chatty in ("httpx", "httpcore", "alembic"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+    asyncio.run(assembly.serve(read_settings(config), stats=stats))
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def demo(context: typer.Context) -> None:
+    """Run the whole district in simulation (`python -m simulators demo`; its options are passed on)."""
+    sys.exit(subprocess.call([sys.executable, "-m", "simulators", "demo", *context.args]))  # noqa: S603
+
+
+@app.command()
+def check(root: Annotated[Path, typer.Argument(help="the folder of device_profiles and rules")] = Path()) -> None:
+    """Check all device profiles and rules; names file, line and mend."""
+    sys.exit(checks.check(root))
+
+
+@app.command("test-rules")
+def test_rules(
+    pattern: Annotated[str, typer.Argument(help="only rules whose id matches, such as fire.*")] = "*",
+    root: Annotated[Path, typer.Option(help="the folder of device_profiles and rules")] = Path(),
+) -> None:
+    """Run the tests that stand beside the rules, and report which leaves they cover."""
+    sys.exit(checks.test_rules(root, pattern))
+
+
+@app.command()
+def migrate(config: ConfigOption = None) -> None:
+    """Bring the ledger's tables up to date."""
+    settings = read_settings(config)
+    assembly.open_migrated_ledger(settings).close()
+    typer.echo("the ledger is up to date")
+
+
+@app.command("register")
+def register_district(
+    file: Annotated[Path, typer.Argument(help="a district file (JSON)")],
+    credentials: Annotated[Path, typer.Option(help="where to write the sources' passwords, readable by you alone")],
+    config: ConfigOption = None,
+    actor: Annotated[str, typer.Option(help="who registers, for the journal")] = "operator",
+) -> None:
+    """Register the communities, places, sources, devices and lists of a district file."""
+    settings = read_settings(config)
+    district = read_district(file)
+    catalog = read_catalog(settings.profiles, settings.rules)
+    ledger = assembly.open_migrated_ledger(settings)
+    clock = assembly.open_clock(settings)
+    with typer.progressbar(length=len(district.communities), label="registering", file=sys.stderr) as bar:
+        done = register(
+            ledger,
+            district,
+            catalog,
+            assembly.open_catalogs(ledger, catalog),
+            assembly.open_seal(settings, catalog),
+            clock(),
+            clock(),
+            actor,
+            bar.update,
+        )
+    write_credentials(credentials, ledger.issue_credentials(done.sources, clock()))
+    ledger.close()
+    typer.echo(
+        json.dumps({"communities": done.communities, "sources": len(done.sources), "devices": done.devices})
+    )
+
+
+@app.command()
+def explain(
+    device: Annotated[str, typer.Option(help="the device's id")],
+    at: Annotated[str, typer.Option(help="local time, such as 2026-11-23T20:15:00, or now")] = "now",
+    config: ConfigOption = None,
+) -> None:
+    """Say for each rule that looks at a device what it saw, which leaf held or not, and what followed."""
+    settings = read_settings(config)
+    moment = assembly.open_clock(settings)() if at == "now" else parse_time(at)
+    catalog = read_catalog(settings.profiles, settings.rules)
+    ledger = assembly.open_migrated_ledger(settings)
+    for line in explain_device(ledger, catalog, assembly.open_catalogs(ledger, catalog), device, moment):
+        typer.echo(line)
+    ledger.close()
+
+
+@app.command()
+def counts(config: ConfigOption = None) -> None:
+    """Print what was quarantined, rejected, lost, delivered and waits, as JSON."""
+    ledger = assembly.open_migrated_ledger(read_settings(config))
+    typer.echo(json.dumps(ledger.counts(), ensure_ascii=False, indent=2, sort_keys=True))
+    ledger.close()
+
+
+@app.command()
+def resend(
+    effect: Annotated[str, typer.Argument(help="the id of a delivery on the dead-letter list")],
+    config: ConfigOption = None,
+) -> None:
+    """Send a delivery again that the platform had refused."""
+    settings = read_settings(config)
+    ledger = assembly.open_migrated_ledger(settings)
+    is_there = ledger.resend_dead(effect, assembly.open_clock(settings)())
+    ledger.close()
+    if not is_there:
+        raise GatewayError("unknown-effect", f"{effect} is not on the dead-letter list", "resend", "see: gateway counts")
+    typer.echo(f"{effect} will be sent again")
+
+
+def parse_time(text: str) -> int:
+    """ISO 8601; without a zone it is local (Asia/Shanghai). Milliseconds UTC. Raises GatewayError."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise GatewayError("bad-time", f"{text!r} is no time", "--at", "write, for example, 2026-11-23T20:15:00") from error
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=ZoneInfo("Asia/Shanghai"))
+    return round(moment.timestamp() * 1000)
+

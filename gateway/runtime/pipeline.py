@@ -1,0 +1,548 @@
+"""From the broker to the commit: take what waits, feed it, commit it in one transaction, then acknowledge.
+
+While a commit runs on the ledger's thread, the next batch gathers at the broker's sockets: group commit without a
+timer. Only after the commit are deliveries acknowledged to the broker and receipted to their sources, and effects
+performed. Whatever fails, nothing was acknowledged, so nothing is lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final, TypeVar
+
+from msgspec import Struct
+
+from gateway.core.catalog import Catalog
+from gateway.core.model import (
+    Answer,
+    Blind,
+    Delivery,
+    Presence,
+    Refusal,
+    RegistryChange,
+    Tick,
+)
+from gateway.runtime.clock import RunningClock, read_steady
+from gateway.runtime.journal import Stored
+from gateway.runtime.plates import PlateSeal
+from gateway.runtime.ports import (
+    Arrived,
+    Batch,
+    CommitRefused,
+    Entry,
+    FenceLost,
+    Inbox,
+    Ledger,
+    LedgerDown,
+    Outgoing,
+    Quarantined,
+)
+from gateway.runtime.writer import Catalogs, Writer, load_writer
+from gateway.wire import (
+    DeviceConfig,
+    Message,
+    Quarantine,
+    Receipt,
+    ReplyFrom,
+    SourceConfig,
+    StatusFrom,
+    decode,
+    encode_config,
+    encode_receipt,
+    parse_topic,
+    topic_of,
+)
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+BATCH_S: Final = 0.03
+"""How long a batch of telemetry may take to feed, so that a press that comes meanwhile waits no longer."""
+
+BATCH_MOST: Final = 1_000
+BATCH_LEAST: Final = 16
+TICK_S: Final = 0.05
+"""How often, in real seconds, the communities are asked for deadlines that are due."""
+
+ALIVE_EVERY_MS: Final = 2_000
+JUMP_MS: Final = 60_000
+"""A wall clock that moves so far against the steady one has jumped: the gateway could not see meanwhile."""
+
+HEAD_CHARACTERS: Final = 64
+
+
+class Item(Struct, eq=False):
+    """One thing to feed: a message (with its delivery), or an event (perhaps with somebody who waits for it)."""
+
+    community: str
+    message: Message | None = None
+    body: bytes = b""
+    event: Stored | None = None
+    event_id: str | None = None
+    arrived: Arrived | None = None
+    waiter: asyncio.Future[str] | None = None
+
+
+class Counters(Struct):
+    """What went through since the start."""
+
+    messages: int = 0
+    readings: int = 0
+    repeats: int = 0
+    quarantined: int = 0
+    rejected: int = 0
+    batches: int = 0
+    actions: int = 0
+    refused_commits: int = 0
+    ledger_down: int = 0
+
+
+class Work(Struct, eq=False):
+    """A fed batch on its way to the ledger."""
+
+    items: list[Item]
+    touched: dict[str, Writer]
+    entries: list[Entry]
+    quarantined: list[Quarantined]
+    done: list[Arrived]
+    receipts: dict[tuple[str, str, str, str], list[tuple[int, str]]]
+    answers: list[tuple[asyncio.Future[str], str]]
+    configs: set[tuple[str, str]]
+    effects: bool = False
+    checkpointed: set[str] = set()
+
+
+class Pipeline:
+    """The gateway's heart. `start` takes the communities up, `run` goes on until `stop`."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        inbox: Inbox,
+        clock: RunningClock,
+        catalog: Catalog,
+        catalogs: Catalogs,
+        seal: PlateSeal,
+        on_effects: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._ledger = ledger
+        self._inbox = inbox
+        self._clock = clock
+        self._catalog = catalog
+        self._catalogs = catalogs
+        self._seal = seal
+        self._on_effects = on_effects
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="ledger")
+        self._writers: dict[str, Writer] = {}
+        self._submitted: list[Item] = []
+        self._limit = 256
+        self._stopping = False
+        self._next_tick = 0.0
+        self._alive_at = 0
+        self._steady_offset: int | None = None
+        self._blind_since: int | None = None
+        self.counters = Counters()
+
+    async def on_ledger(self, call: Callable[..., T], *args: object) -> T:
+        """Runs a ledger call on the ledger's one thread."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, call, *args)
+
+    # --- starting and stopping ------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Claims every community, reads it back, exchanges the catalog where it changed, and says how long the
+        gateway could not see."""
+        now = self._clock()
+        alive = await self.on_ledger(self._ledger.alive_at)
+        await self.on_ledger(self._ledger.save_catalog, self._catalog.hash, self._catalog.files, now)
+        communities = [community.id for community in await self.on_ledger(self._ledger.communities)]
+        claims = await self.on_ledger(self._ledger.claim, communities, now)
+        for claim in claims:
+            writer = await self.on_ledger(load_writer, self._ledger, claim, self._catalogs, self._catalog)
+            self._writers[writer.community] = writer
+        work = self._new_work()
+        for writer in self._writers.values():
+            work.touched[writer.community] = writer
+            if writer.engine.catalog.hash != self._catalog.hash:
+                work.entries.append(writer.swap(self._catalog, now))
+            if alive is not None and writer.head > 0:
+                blind = Blind(min(alive, now), now, "the gateway was stopped")
+                work.entries.append(writer.feed(blind, now)[1])
+            work.configs.update((writer.community, source.id) for source in writer.engine.sources())
+        await self._write(work)
+        self._settle(work)
+        log.info("%d communities taken up", len(self._writers))
+
+    async def run(self) -> None:
+        """Feeds and commits until `stop` is called."""
+        while not self._stopping:
+            items = self._gather()
+            if items is None:
+                await self._inbox.wait(TICK_S)
+                continue
+            await self._process(items)
+
+    async def stop(self) -> None:
+        """Finishes what was begun, and writes checkpoints, so that the next start is fast."""
+        self._stopping = True
+
+    async def close(self) -> None:
+        """After `run` has returned: checkpoints, then the ledger's thread ends."""
+        try:
+            now = self._clock()
+            checkpoints = [c for w in self._writers.values() if (c := w.checkpoint(now, force=True)) is not None]
+            await self.on_ledger(self._ledger.commit, Batch(checkpoints=checkpoints, alive_at=now))
+        except (LedgerDown, CommitRefused, FenceLost) as error:
+            log.warning("stopped without checkpoints: %s", error)
+        self._thread.shutdown(wait=True)
+
+    async def submit(self, community: str, event: Stored, event_id: str) -> str:
+        """Feeds an event from a person or another process; answers after the commit. The same ``event_id`` again is
+        answered ``repeat`` and changes nothing. Raises LookupError for a community that this writer does not hold."""
+        if community not in self._writers:
+            raise LookupError(f"community {community} is not here")
+        known = await self.on_ledger(self._ledger.find_event, event_id)
+        if known is not None:
+            return "repeat"
+        waiter: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._submitted.append(Item(community, event=event, event_id=event_id, waiter=waiter))
+        return await waiter
+
+    def link_changed(self, is_up: bool) -> None:
+        """The broker link was lost or came back: between the two, silence means nothing."""
+        if not is_up:
+            self._blind_since = self._blind_since or self._clock()
+        elif self._blind_since is not None:
+            since, self._blind_since = self._blind_since, None
+            self._blind_all(since, self._clock(), "the broker link was lost")
+
+    @property
+    def writers(self) -> Mapping[str, Writer]:
+        return self._writers
+
+    # --- gathering ---------------------------------------------------------------------------------------------------
+
+    def _gather(self) -> list[Item] | None:
+        """What waits now; None when nothing does."""
+        now = self._clock()
+        self._watch_clock(now)
+        arrived = self._inbox.take(self._limit)
+        steady = asyncio.get_running_loop().time()
+        ticks: list[Item] = []
+        if steady >= self._next_tick:
+            self._next_tick = steady + TICK_S
+            for writer in self._writers.values():
+                due = writer.engine.next_deadline()
+                if due is not None and due <= now:
+                    ticks.append(Item(writer.community, event=Tick()))
+        submitted, self._submitted = self._submitted, []
+        if not (arrived or ticks or submitted) and now - self._alive_at < ALIVE_EVERY_MS * self._clock.speed:
+            return None
+        # Alarms come first from the inbox; deadlines before what is merely telemetry would cost them nothing.
+        return [*ticks, *submitted, *(Item("", arrived=one) for one in arrived)]
+
+    def _watch_clock(self, now: int) -> None:
+        offset = now - round(read_steady() * self._clock.speed)
+        if self._steady_offset is not None and abs(offset - self._steady_offset) > JUMP_MS * self._clock.speed:
+            log.warning("the wall clock jumped by %d s", (offset - self._steady_offset) // 1000)
+            if offset > self._steady_offset:
+                self._blind_all(now - (offset - self._steady_offset), now, "the clock jumped")
+        self._steady_offset = offset
+
+    def _blind_all(self, since: int, until: int, why: str) -> None:
+        for community in self._writers:
+            self._submitted.append(Item(community, event=Blind(since, until, why)))
+
+    # --- feeding -----------------------------------------------------------------------------------------------------
+
+    async def _process(self, items: Sequence[Item]) -> None:
+        """Feeds, commits and settles; what makes a commit fail is found and put aside."""
+        started = asyncio.get_running_loop().time()
+        work = self._feed(items)
+        fed = asyncio.get_running_loop().time() - started
+        deliveries = len(work.done)
+        if deliveries >= BATCH_LEAST:
+            ideal = int(self._limit * BATCH_S / max(fed, 1e-4))
+            self._limit = max(BATCH_LEAST, min(BATCH_MOST, (self._limit + ideal) // 2))
+        try:
+            await self._write(work)
+        except CommitRefused as error:
+            self.counters.refused_commits += 1
+            await self._isolate(work.items, error)
+            return
+        except FenceLost as error:
+            await self._let_go(error.communities)
+            await self._reload(set(work.touched))
+            kept = [item for item in work.items if item.community in self._writers or not item.community]
+            if kept:
+                await self._process(kept)
+            return
+        self._settle(work)
+
+    def _new_work(self) -> Work:
+        return Work([], {}, [], [], [], {}, [], set(), checkpointed=set())
+
+    def _feed(self, items: Iterable[Item]) -> Work:
+        work = self._new_work()
+        for item in items:
+            if item.arrived is not None and item.message is None and item.event is None:
+                self._open(item)
+            if item.message is not None:
+                self._feed_message(item, work)
+            elif item.event is not None:
+                self._feed_event(item, work)
+            if item.arrived is not None:
+                work.done.append(item.arrived)
+            work.items.append(item)
+        self.counters.batches += 1
+        return work
+
+    def _open(self, item: Item) -> None:
+        """Decodes a delivery into what it is; what cannot be decoded stays bare and is quarantined."""
+        arrived = item.arrived
+        assert arrived is not None  # noqa: S101 - the caller looked
+        found = decode(arrived.topic, arrived.payload)
+        match found:
+            case Message():
+                item.community = found.community
+                item.message, item.body = self._seal.apply(found, arrived.payload)
+            case StatusFrom(community, source, status):
+                item.community, item.event = community, Presence(source, status)
+            case ReplyFrom(community, source, reply):
+                item.community, item.event = community, Answer(source, reply)
+            case Quarantine(reason, detail):
+                item.event = None
+                item.event_id = f"{reason}\n{detail}"
+
+    def _feed_message(self, item: Item, work: Work) -> None:
+        message, arrived = item.message, item.arrived
+        assert message is not None  # noqa: S101
+        assert arrived is not None  # noqa: S101
+        writer = self._writers.get(message.community)
+        if writer is None:
+            self._put_aside(arrived, "unknown-community", f"{message.community} is not a community here", work)
+            return
+        step, entry = writer.feed_delivery(Delivery(message, item.body), max(arrived.received_at, 0))
+        receipt = (message.community, message.source, message.lane, message.spool)
+        if entry is not None:
+            work.touched[writer.community] = writer
+            work.entries.append(entry)
+            work.receipts.setdefault(receipt, [])
+            work.effects |= bool(step.effects)
+            self.counters.messages += 1
+            self.counters.readings += step.judged
+            self.counters.rejected += len(step.rejected)
+            return
+        match step.answer:
+            case "repeat":
+                self.counters.repeats += 1
+                work.receipts.setdefault(receipt, [])
+            case "forgotten":
+                self._settle_forgotten(item, message, work)
+            case "unknown-source":
+                # Not receipted: when the source is registered, what it keeps is taken in.
+                self._put_aside(arrived, "unknown-source", f"{message.source} is no source of {message.community}", work)
+            case answer:
+                self._refuse_message(item, message, f"seq-{answer}", work)
+
+    def _settle_forgotten(self, item: Item, message: Message, work: Work) -> None:
+        """A seq that is known but whose content is no longer remembered: the journal knows it for alarms."""
+        event_id = f"{message.source}/{message.spool}/alarm/{message.seq}"
+        found = self._ledger.find_event(event_id) if message.lane == "alarm" else None
+        if found is not None and found[1] == message.digest:
+            self.counters.repeats += 1
+            work.receipts.setdefault((message.community, message.source, message.lane, message.spool), [])
+            return
+        self._refuse_message(item, message, "seq-conflict" if found is not None else "seq-forgotten", work)
+
+    def _refuse_message(self, item: Item, message: Message, reason: str, work: Work) -> None:
+        """Quarantined, and receipted as rejected; in the alarm lane an operator must look."""
+        arrived = item.arrived
+        assert arrived is not None  # noqa: S101
+        detail = f"seq {message.seq} of spool {message.spool} is known with other content; was the disk restored?"
+        if reason == "seq-far":
+            detail = f"seq {message.seq} is far beyond what the source says it holds"
+        self._put_aside(arrived, reason, detail, work)
+        work.receipts.setdefault((message.community, message.source, message.lane, message.spool), []).append(
+            (message.seq, reason)
+        )
+        if message.lane == "alarm":
+            refusal = Refusal(message.source, message.spool, message.lane, message.seq, reason, detail)
+            self._feed_event(Item(message.community, event=refusal), work)
+
+    def _feed_event(self, item: Item, work: Work) -> None:
+        event = item.event
+        assert event is not None  # noqa: S101
+        writer = self._writers.get(item.community)
+        if writer is None:
+            if item.arrived is not None:
+                self._put_aside(item.arrived, "unknown-community", f"{item.community} is not a community here", work)
+            if item.waiter is not None:
+                work.answers.append((item.waiter, "unknown-community"))
+            return
+        now = item.arrived.received_at if item.arrived is not None else self._clock()
+        step, entry = writer.feed(event, now, item.event_id)
+        work.touched[writer.community] = writer
+        work.entries.append(entry)
+        work.effects |= bool(step.effects)
+        if item.waiter is not None:
+            work.answers.append((item.waiter, step.answer or "done"))
+            self.counters.actions += 1
+        if isinstance(event, RegistryChange):
+            work.configs.update((item.community, source.id) for source in writer.engine.sources())
+        if isinstance(event, Presence) and step.answer == "unknown-source" and item.arrived is not None:
+            self._put_aside(item.arrived, "unknown-source", f"{event.source} is no source of {item.community}", work)
+
+    def _put_aside(self, arrived: Arrived, reason: str, detail: str, work: Work) -> None:
+        topic = parse_topic(arrived.topic)
+        payload = arrived.payload
+        work.quarantined.append(
+            Quarantined(
+                arrived.received_at,
+                topic.community if topic is not None else "",
+                topic.source if topic is not None else "",
+                arrived.topic[:200],
+                reason,
+                detail[:300],
+                hashlib.sha256(payload).hexdigest(),
+                len(payload),
+                payload[:HEAD_CHARACTERS].decode("utf-8", "replace"),
+            )
+        )
+        self.counters.quarantined += 1
+        log.warning("quarantined %s from %s: %s", reason, arrived.topic[:100], detail[:200])
+
+    # --- committing ----------------------------------------------------------------------------------------------------
+
+    async def _write(self, work: Work) -> None:
+        """Commits a batch. While the ledger is down it waits and tries again: nothing is read or acknowledged
+        meanwhile. Raises CommitRefused or FenceLost."""
+        for item in work.items:
+            if item.arrived is not None and item.message is None and item.event is None:
+                reason, _, detail = (item.event_id or "undecodable\n").partition("\n")
+                self._put_aside(item.arrived, reason, detail, work)
+        now = self._clock()
+        checkpoints = [c for w in work.touched.values() if (c := w.checkpoint(now)) is not None]
+        work.checkpointed = {checkpoint.community for checkpoint in checkpoints}
+        fences = [writer.fence for writer in work.touched.values() if writer.head != writer.committed]
+        batch = Batch(
+            sorted(fences, key=lambda fence: fence.community), work.entries, work.quarantined, checkpoints, now
+        )
+        pause, was_down = 0.1, False
+        while True:
+            try:
+                await self.on_ledger(self._ledger.commit, batch)
+            except LedgerDown as error:
+                self.counters.ledger_down += 1
+                log.error("the ledger is down, nothing is read until it is back: %s", error)
+                was_down = True
+                await asyncio.sleep(pause)
+                pause = min(5.0, pause * 2)
+                continue
+            except FenceLost:
+                # A commit whose answer was lost has moved the heads under our own epoch: then it is done.
+                if was_down and await self._is_written(batch):
+                    break
+                raise
+            break
+        self._alive_at = now
+
+    async def _is_written(self, batch: Batch) -> bool:
+        standing = await self.on_ledger(self._ledger.standing, [fence.community for fence in batch.fences])
+        return all(standing.get(fence.community) == (fence.epoch, fence.new) for fence in batch.fences)
+
+    def _settle(self, work: Work) -> None:
+        """After the commit: acknowledge, receipt, answer, publish, and let the effects be performed."""
+        for writer in work.touched.values():
+            writer.confirm(checkpointed=writer.community in work.checkpointed)
+        self._inbox.acknowledge(work.done)
+        outgoing = []
+        for (community, source, lane, spool), rejected in work.receipts.items():
+            writer = self._writers[community]
+            cursor = writer.engine.cursor(source, spool, lane)
+            receipt = Receipt(
+                lane,
+                spool,
+                cursor.contiguous if cursor is not None else 0,
+                tuple(sorted(cursor.above)) if cursor is not None else (),
+                tuple(rejected),
+            )
+            outgoing.append(Outgoing(topic_of(community, source, "receipt"), encode_receipt(receipt)))
+        for community, source in sorted(work.configs):
+            outgoing.append(self._config(community, source))
+        if outgoing:
+            self._inbox.publish(outgoing)
+        for waiter, answer in work.answers:
+            if not waiter.done():
+                waiter.set_result(answer)
+        if work.effects:
+            self._on_effects()
+
+    def _config(self, community: str, source: str) -> Outgoing:
+        devices = self._writers[community].engine.devices_of(source)
+        listed = tuple(DeviceConfig(d.id, d.profile, d.address, d.place) for d in devices)
+        body = encode_config(SourceConfig(0, listed))
+        version = int.from_bytes(hashlib.blake2b(body, digest_size=6).digest())
+        return Outgoing(topic_of(community, source, "config"), encode_config(SourceConfig(version, listed)), retain=True)
+
+    # --- when a commit is refused ----------------------------------------------------------------------------------------
+
+    async def _isolate(self, items: Sequence[Item], error: Exception) -> None:
+        """Feeds the batch again in ever smaller parts, until what cannot be committed stands alone."""
+        await self._reload({item.community for item in items if item.community})
+        if len(items) == 1:
+            await self._quarantine_poison(items[0], error)
+            return
+        by_community: dict[str, list[Item]] = {}
+        for item in items:
+            by_community.setdefault(item.community, []).append(item)
+        parts: Iterable[list[Item]] = by_community.values() if len(by_community) > 1 else ([item] for item in items)
+        for part in parts:
+            await self._process(part)
+
+    async def _quarantine_poison(self, item: Item, error: Exception) -> None:
+        """The one item that the ledger refuses: told apart, counted, and passed by the cursor, in a transaction of its
+        own. In the alarm lane it becomes an operator's incident."""
+        log.error("a single item cannot be committed: %s", error)
+        if item.waiter is not None and not item.waiter.done():
+            item.waiter.set_result(f"the ledger refused it: {error}")
+        if item.arrived is None:
+            return
+        work = self._new_work()
+        work.done.append(item.arrived)
+        self._put_aside(item.arrived, "commit-refused", str(error), work)
+        message = item.message
+        if message is not None:
+            refusal = Refusal(message.source, message.spool, message.lane, message.seq, "commit-refused", str(error)[:200])
+            self._feed_event(Item(message.community, event=refusal), work)
+            key = (message.community, message.source, str(message.lane), message.spool)
+            work.receipts[key] = [(message.seq, "commit-refused")]
+        try:
+            await self._write(work)
+        except (CommitRefused, FenceLost) as again:
+            # Not acknowledged: it stays with the broker and its source, and is seen again after the next reconnect.
+            log.error("and it cannot be put aside either: %s", again)
+            await self._reload(set(work.touched))
+            return
+        self._settle(work)
+
+    async def _let_go(self, communities: Iterable[str]) -> None:
+        for community in communities:
+            if self._writers.pop(community, None) is not None:
+                log.error("another gateway has taken %s; this one lets it go", community)
+
+    async def _reload(self, communities: Iterable[str]) -> None:
+        """Throws engines away that were fed what is not committed, and reads them back."""
+        names = [name for name in communities if name in self._writers]
+        if not names:
+            return
+        claims = await self.on_ledger(self._ledger.claim, names, self._clock())
+        for claim in claims:
+            self._writers[claim.community.id] = await self.on_ledger(
+                load_writer, self._ledger, claim, self._catalogs, self._catalog
+            )

@@ -1,0 +1,135 @@
+"""The one writer of a community: its engine, and the fence under which its steps are committed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from msgspec import Struct
+
+from gateway.core.catalog import Catalog
+from gateway.core.engine import Engine
+from gateway.core.model import Community, Delivery, Step
+from gateway.core.state import SCHEMA, CommunityState, decode_state, encode_state
+from gateway.runtime.journal import SWAP, Stored, decode_row, encode_event, kind_of
+from gateway.runtime.ports import Checkpoint, Claim, Entry, Fence, JournalRow, Ledger
+
+CHECKPOINT_ROWS = 1000
+"""Rows after which a checkpoint is written: a start reads at most so many of each community."""
+
+Catalogs = Callable[[str], Catalog]
+"""Finds a catalog by its hash; raises LookupError."""
+
+
+class Writer:
+    """Feeds one community's engine and gathers the entries that wait for the commit."""
+
+    def __init__(self, claim: Claim, engine: Engine, rows_since_checkpoint: int) -> None:
+        self.community = claim.community.id
+        self.engine = engine
+        self.epoch = claim.epoch
+        self.committed = claim.head
+        self.head = claim.head
+        self._since_checkpoint = rows_since_checkpoint
+        self._catalog_hash = engine.catalog.hash
+
+    def feed_delivery(self, delivery: Delivery, now: int) -> tuple[Step, Entry | None]:
+        """Feeds a message. No entry when the engine did not take it (a repeat): then nothing changed."""
+        step = self.engine.feed(delivery, now)
+        if step.cursor is None:
+            return step, None
+        message = delivery.message
+        self.head += 1
+        event_id = None
+        if message.lane == "alarm":
+            event_id = f"{message.source}/{message.spool}/alarm/{message.seq}"
+        return step, Entry(
+            self.community,
+            self.head,
+            now,
+            "delivery",
+            self._catalog_hash,
+            delivery.body,
+            message.source,
+            message.lane,
+            event_id,
+            message.digest,
+            step,
+        )
+
+    def feed(self, event: Stored, now: int, event_id: str | None = None) -> tuple[Step, Entry]:
+        """Feeds anything else."""
+        step = self.engine.feed(event, now)
+        return step, self._enter(kind_of(event), encode_event(event), now, step, event_id)
+
+    def swap(self, catalog: Catalog, now: int) -> Entry:
+        """Exchanges the catalog. The caller commits a checkpoint with it."""
+        step = self.engine.swap(catalog, now)
+        self._catalog_hash = catalog.hash
+        self._since_checkpoint = CHECKPOINT_ROWS
+        return self._enter(SWAP, b"{}", now, step, None)
+
+    def _enter(self, kind: str, body: bytes, now: int, step: Step, event_id: str | None) -> Entry:
+        self.head += 1
+        return Entry(self.community, self.head, now, kind, self._catalog_hash, body, event_id=event_id, step=step)
+
+    @property
+    def fence(self) -> Fence:
+        return Fence(self.community, self.epoch, self.committed, self.head)
+
+    def checkpoint(self, now: int, *, force: bool = False) -> Checkpoint | None:
+        """A checkpoint of the state as fed so far, when one is due (or ``force`` and anything was fed since)."""
+        since = self._since_checkpoint + self.head - self.committed
+        if since < (1 if force else CHECKPOINT_ROWS):
+            return None
+        state = encode_state(self.engine.snapshot())
+        return Checkpoint(self.community, self.head, now, SCHEMA, self._catalog_hash, state)
+
+    def confirm(self, *, checkpointed: bool) -> None:
+        """What was fed is committed."""
+        self._since_checkpoint = 0 if checkpointed else self._since_checkpoint + self.head - self.committed
+        self.committed = self.head
+
+
+class Loaded(Struct, frozen=True):
+    """An engine read back: it stands after row ``seq``; its checkpoint stood after row ``checkpoint``."""
+
+    engine: Engine
+    seq: int
+    checkpoint: int
+
+
+def load_engine(
+    ledger: Ledger, community: Community, catalogs: Catalogs, current: Catalog, until: int | None = None
+) -> Loaded:
+    """The engine as it stood after the community's last row (or the last one at or before ``until``). No effect of
+    these rows is performed again: their steps are dropped."""
+    checkpoint = ledger.load_checkpoint(community.id, until)
+    if checkpoint is not None and checkpoint.schema == SCHEMA:
+        engine = Engine(catalogs(checkpoint.catalog), decode_state(checkpoint.state))
+        after = checkpoint.seq
+    else:
+        engine, after = Engine(current, CommunityState(community)), 0
+    seq = after
+    for row in ledger.read_journal(community.id, after, until):
+        if row.seq == 1:
+            engine = Engine(catalogs(row.catalog), CommunityState(community))
+        feed_row(engine, community.id, row, catalogs)
+        seq = row.seq
+    return Loaded(engine, seq, after)
+
+
+def feed_row(engine: Engine, community: str, row: JournalRow, catalogs: Catalogs) -> Step:
+    """Feeds a journal row again. Raises LookupError when the journal names a catalog that nobody has."""
+    if row.kind == SWAP:
+        return engine.swap(catalogs(row.catalog), row.at)
+    if row.catalog != engine.catalog.hash:
+        raise LookupError(f"{community} row {row.seq}: judged under another catalog without a swap row")
+    return engine.feed(decode_row(community, row), row.at)
+
+
+def load_writer(ledger: Ledger, claim: Claim, catalogs: Catalogs, current: Catalog) -> Writer:
+    """Takes up a claimed community where its journal ends."""
+    loaded = load_engine(ledger, claim.community, catalogs, current)
+    if loaded.seq != claim.head:
+        raise LookupError(f"{claim.community.id}: the journal ends at row {loaded.seq}, but the head is {claim.head}")
+    return Writer(claim, loaded.engine, loaded.seq - loaded.checkpoint)

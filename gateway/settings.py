@@ -1,0 +1,122 @@
+"""Settings, read once at the door: from a TOML file and from the environment (``SCG_…``, ``__`` between levels).
+
+The environment overrides the file. Unknown keys are refused in both: a misspelt setting is an error, never a default.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+
+from gateway.errors import GatewayError
+
+PREFIX: Final = "SCG_"
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class BrokerSection(_Section):
+    """``url`` ``mqtt://`` or ``mqtts://``; without one an embedded broker is started (``port`` 0: a free one)."""
+
+    url: str | None = None
+    username: str = "gateway"
+    password: SecretStr | None = None
+    ca_file: Path | None = None
+    client_prefix: str = "scg"
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 0
+    embedded: str = Field("auto", pattern="^(auto|mosquitto|amqtt)$")
+
+
+class LedgerSection(_Section):
+    """``url`` of the ledger; without one it is SQLite in the data folder."""
+
+    url: str | None = None
+
+
+class PlatformSection(_Section):
+    """The central platform: its address, and the file that holds the signing key. Without a url nothing is sent, and
+    everything waits in the outbox."""
+
+    url: str | None = None
+    key_file: Path | None = None
+
+
+class ClockSection(_Section):
+    """For simulation: a clock ``speed`` times as fast, which showed ``anchor`` ms at real time ``anchor_real`` ms."""
+
+    speed: Annotated[float, Field(gt=0, le=10_000)] = 1.0
+    anchor_real: int = 0
+    anchor: int = 0
+
+
+class Settings(_Section):
+    """All settings of the gateway."""
+
+    data: Path = Path("data")
+    profiles: Path = Path("device_profiles")
+    rules: Path = Path("rules")
+    broker: BrokerSection = BrokerSection()
+    ledger: LedgerSection = LedgerSection()
+    platform: PlatformSection = PlatformSection()
+    clock: ClockSection = ClockSection()
+
+    @property
+    def ledger_url(self) -> str:
+        return self.ledger.url or f"sqlite:///{self.data.absolute()}/ledger.db"
+
+
+def read_settings(file: Path | None, environ: Mapping[str, str] = os.environ) -> Settings:
+    """Reads the settings. Raises GatewayError naming the file or variable, the key, and what is expected."""
+    values: dict[str, Any] = {}
+    where = "the environment"
+    if file is not None:
+        where = str(file)
+        try:
+            values = tomllib.loads(file.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise GatewayError("settings-unreadable", f"cannot read it: {error.strerror}", where, "give the path of a file") from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise GatewayError("settings-not-toml", str(error), where, "mend the TOML there") from error
+    names: dict[tuple[str, ...], str] = {}
+    for name, text in environ.items():
+        if name.startswith(PREFIX):
+            path = tuple(name[len(PREFIX) :].lower().split("__"))
+            names[path] = name
+            _put(values, path, text, name)
+    try:
+        return Settings.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        path = tuple(str(part) for part in first["loc"])
+        key = ".".join(path)
+        known = ", ".join(_known_keys(path[:-1]))
+        what = f"there is no setting {key}" if first["type"] == "extra_forbidden" else f"{key}: {first['msg']}"
+        raise GatewayError("bad-setting", what, names.get(path, where), f"known here: {known}") from error
+
+
+def _put(values: dict[str, Any], path: tuple[str, ...], text: str, name: str) -> None:
+    here = values
+    for part in path[:-1]:
+        inner = here.setdefault(part, {})
+        if not isinstance(inner, dict):
+            raise GatewayError("bad-setting", f"{part} is one value, not a section", name, "remove the part after it")
+        here = inner
+    here[path[-1]] = text
+
+
+def _known_keys(path: tuple[str, ...]) -> list[str]:
+    model: type[BaseModel] = Settings
+    for part in path:
+        field = model.model_fields.get(part)
+        if field is None or not isinstance(field.annotation, type) or not issubclass(field.annotation, BaseModel):
+            break
+        model = field.annotation
+    return list(model.model_fields)

@@ -1,0 +1,44 @@
+"""``python -m tests.bench engine [--json]`` and ``python -m tests.bench pipeline --mode single|pack [--json]``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="tests.bench")
+    kinds = parser.add_subparsers(dest="kind", required=True)
+    engine = kinds.add_parser("engine", help="rule evaluations per second on one core")
+    engine.add_argument("--seconds", type=float, default=5.0)
+    engine.add_argument("--json", action="store_true")
+    pipeline = kinds.add_parser("pipeline", help="readings per second through a real Mosquitto into SQLite")
+    pipeline.add_argument("--mode", choices=("single", "pack"), required=True)
+    pipeline.add_argument("--messages", type=int)
+    pipeline.add_argument("--json", action="store_true")
+    drain = kinds.add_parser("drain", help="(used by pipeline) the gateway's side")
+    drain.add_argument("count", type=int)
+    args = parser.parse_args()
+    if args.kind == "engine":
+        from tests.bench.engine import run as run_engine
+
+        result: dict[str, object] = run_engine(args.seconds)
+    elif args.kind == "pipeline":
+        from tests.bench.pipeline import run as run_pipeline
+
+        result = run_pipeline(args.mode, args.messages)
+    else:
+        from tests.bench.drain import run as run_drain
+
+        print(json.dumps(run_drain(args.count)))
+        return
+    if args.json:
+        print(json.dumps(result))
+    else:
+        width = max(map(len, result))
+        sys.stdout.writelines(f"{name:<{width}}  {value}\n" for name, value in result.items())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,291 @@
+"""What the engine does with one event after another, on the real profiles and rules."""
+
+from __future__ import annotations
+
+import pytest
+
+from gateway.core.incident import PRESS_JOIN_MS
+from gateway.core.model import (
+    Blind,
+    Command,
+    Deliver,
+    DeviceState,
+    Incident,
+    OperatorAction,
+    Override,
+    Phase,
+    Presence,
+    Press,
+    Refusal,
+    RegistryChange,
+    Sort,
+    Step,
+    Tick,
+)
+from gateway.wire import Lane, Status
+from tests.core.worlds import DEVICES, START, Sender, new_engine, restored, with_state
+
+S = 1000
+M = 60 * S
+H = 60 * M
+
+
+def opened(step: Step) -> list[Incident]:
+    return [incident for incident in step.incidents if incident.revision == 1]
+
+
+def test_a_press_opens_one_critical_incident_at_once() -> None:
+    engine, sender = new_engine(), Sender()
+    step = engine.feed(sender.send(START + S, signals=[("sos-1", "pressed")]), START + S)
+    [incident] = opened(step)
+    assert incident.level == "critical"
+    assert incident.place == "b1-u1-101"
+    assert incident.grid == "370215001001001"
+    assert incident.timeline[0].event == "agent-1/spool1/alarm/1/0"
+    assert [effect.id for effect in step.effects if isinstance(effect, Deliver)] == [f"{incident.id}/1"]
+    assert step.cursor is not None
+    assert step.cursor.contiguous == 1
+
+
+def test_presses_join_for_ten_minutes_and_then_open_a_linked_one() -> None:
+    engine, sender = new_engine(), Sender()
+    first = opened(engine.feed(sender.send(START, signals=[("sos-1", "pressed")]), START))[0]
+    step = engine.feed(sender.send(START + 5 * M, signals=[("sos-1", "pressed")]), START + 5 * M)
+    [joined] = step.incidents
+    assert joined.id == first.id
+    assert joined.signals == 2
+    later = START + PRESS_JOIN_MS + 1
+    step = engine.feed(sender.send(later, signals=[("sos-1", "pressed")]), later)
+    [second] = opened(step)
+    assert second.id != first.id
+    assert second.linked == first.id
+    assert [i.joinable for i in step.incidents if i.id == first.id] == [False]
+
+
+def test_a_press_after_a_handler_came_opens_a_new_one() -> None:
+    engine, sender = new_engine(), Sender()
+    first = opened(engine.feed(sender.send(START, signals=[("sos-1", "pressed")]), START))[0]
+    for number, verb in enumerate(("accept", "dispatch", "arrive")):
+        step = engine.feed(OperatorAction(f"a{number}", "zhang", first.id, verb), START + S * (number + 1))
+        assert step.answer == "done"
+    [second] = opened(engine.feed(sender.send(START + 10 * S, signals=[("sos-1", "pressed")]), START + 10 * S))
+    assert second.linked == first.id
+
+
+def test_a_second_press_never_cancels_and_other_buttons_have_their_own() -> None:
+    engine, sender = new_engine(), Sender()
+    step = engine.feed(sender.send(START, signals=[("sos-1", "pressed"), ("sos-2", "pressed")]), START)
+    assert len(opened(step)) == 2
+    step = engine.feed(sender.send(START + S, signals=[("sos-1", "pressed")]), START + S)
+    assert [incident.state for incident in step.incidents] == ["reported"]
+
+
+def test_a_press_that_no_active_rule_looks_at_still_opens_one() -> None:
+    engine, sender = new_engine(), Sender()
+    for rule in engine.catalog.rules:
+        if rule.cause == "sos":
+            engine.feed(Override("test", rule.id, "retired", "trying"), START)
+    [incident] = opened(engine.feed(sender.send(START + S, signals=[("sos-1", "pressed")]), START + S))
+    assert incident.rule == ""
+    assert incident.level == "critical"
+
+
+def test_an_alarm_of_an_unknown_device_opens_at_its_source() -> None:
+    engine, sender = new_engine(), Sender()
+    step = engine.feed(sender.send(START, signals=[("nobody-9", "pressed")]), START)
+    [incident] = opened(step)
+    assert incident.place == "gate"
+    assert [rejected.reason for rejected in step.rejected] == ["unknown-device"]
+    step = engine.feed(sender.send(START + S, {"nobody-9:temperature": 20.0}, lane=Lane.TELEMETRY), START + S)
+    assert not step.incidents
+
+
+def test_smoke_that_persists_opens_once_and_speaks() -> None:
+    engine, sender = new_engine(), Sender()
+    at = START
+    assert engine.feed(sender.send(at, {"smoke-1:smoke": True}), at).transitions[0].phase is Phase.PENDING
+    deadline = engine.next_deadline()
+    assert deadline == at + 10 * S
+    assert not engine.feed(Tick(), deadline - 1).incidents
+    step = engine.feed(Tick(), deadline)
+    [incident] = opened(step)
+    assert incident.cause == "fire"
+    assert incident.place == "b1"
+    commands = [effect for effect in step.effects if isinstance(effect, Command)]
+    assert [command.device for command in commands] == ["speaker-1"]
+    again = engine.feed(sender.send(at + 20 * S, {"smoke-2:smoke": True}), at + 20 * S)
+    assert not again.incidents
+    step = engine.feed(Tick(), at + 30 * S)
+    [joined] = step.incidents
+    assert joined.id == incident.id
+    assert set(joined.devices) == {"smoke-1", "smoke-2"}
+    step = engine.feed(sender.send(at + 40 * S, {"smoke-3:smoke": True}), at + 40 * S)
+    [other] = opened(engine.feed(Tick(), at + 50 * S))
+    assert other.place == "b2"
+
+
+def test_a_puff_opens_nothing() -> None:
+    engine, sender = new_engine(), Sender()
+    engine.feed(sender.send(START, {"smoke-1:smoke": True}), START)
+    engine.feed(sender.send(START + 5 * S, {"smoke-1:smoke": False}), START + 5 * S)
+    for minute in range(1, 10):
+        assert not engine.feed(Tick(), START + minute * M).incidents
+
+
+def test_a_value_that_is_not_believed_never_becomes_normal() -> None:
+    engine, sender = new_engine(), Sender()
+    engine.feed(sender.send(START, {"smoke-1:smoke": True}), START)
+    step = engine.feed(sender.send(START + S, {"smoke-1:smoke": 7.0, "smoke-1:battery": 240.0}), START + S)
+    assert [(r.reading, r.reason) for r in step.rejected] == [("smoke", "wrong-type"), ("battery", "out-of-range")]
+    assert opened(engine.feed(Tick(), START + 10 * S))
+
+
+def test_a_repeat_changes_nothing_and_another_content_is_a_conflict() -> None:
+    engine, sender = new_engine(), Sender()
+    delivery = sender.send(START, signals=[("sos-1", "pressed")])
+    engine.feed(delivery, START)
+    before = engine.snapshot()
+    again = engine.feed(delivery, START + S)
+    assert again.answer == "repeat"
+    assert not again.incidents
+    sender.seq[Lane.ALARM] = 0
+    other = sender.send(START + 2 * S, signals=[("sos-2", "pressed")])
+    from msgspec.structs import replace
+
+    changed = replace(other, message=replace(other.message, digest=999))
+    assert engine.feed(changed, START + 2 * S).answer == "conflict"
+    assert engine.snapshot().incidents == before.incidents
+
+
+def test_a_gap_is_a_counted_loss_once_the_source_lets_it_go() -> None:
+    from msgspec.structs import replace
+
+    engine, sender = new_engine(), Sender()
+    engine.feed(sender.send(START, signals=[("sos-1", "pressed")]), START)
+    sender.seq[Lane.ALARM] = 4
+    step = engine.feed(sender.send(START + S, signals=[("sos-1", "pressed")]), START + S)
+    assert step.cursor is not None
+    assert (step.cursor.contiguous, step.cursor.above, step.cursor.lost) == (1, (5,), 0)
+    delivery = sender.send(START + 2 * S, signals=[("sos-1", "pressed")])
+    step = engine.feed(replace(delivery, message=replace(delivery.message, floor=5)), START + 2 * S)
+    assert step.cursor is not None
+    assert (step.cursor.contiguous, step.cursor.above, step.cursor.lost) == (6, (), 3)
+
+
+def test_a_refused_message_is_passed_and_an_operator_looks() -> None:
+    engine = new_engine()
+    step = engine.feed(Refusal("agent-1", "spool1", "alarm", 1, "commit-refused"), START)
+    assert [incident.cause for incident in opened(step)] == ["refused"]
+    assert step.cursor is not None
+    assert step.cursor.contiguous == 1
+    assert not engine.feed(Refusal("agent-1", "spool1", "telemetry", 1, "commit-refused"), START).incidents
+
+
+def test_what_is_late_opens_only_when_it_is_grave_and_answers_nothing() -> None:
+    engine, sender = new_engine(), Sender()
+    late = sender.send(START + H, signals=[("sos-1", "pressed")], waited=H)
+    step = engine.feed(late, START + H)
+    [incident] = opened(step)
+    assert incident.late
+    assert not [effect for effect in step.effects if isinstance(effect, Command)]
+
+
+@pytest.mark.parametrize("state", [DeviceState.DRILL, DeviceState.COMMISSIONING, DeviceState.MAINTENANCE])
+def test_a_device_that_does_not_count_shows_and_opens_nothing(state: DeviceState) -> None:
+    engine, sender = new_engine(), Sender()
+    engine.feed(with_state("sos-1", state, START + 30 * M), START)
+    step = engine.feed(sender.send(START + S, signals=[("sos-1", "pressed")]), START + S)
+    assert not step.incidents
+    assert [transition.note for transition in step.transitions] == [str(state)]
+    engine.feed(Tick(), START + 30 * M)
+    assert opened(engine.feed(sender.send(START + 31 * M, signals=[("sos-1", "pressed")]), START + 31 * M))
+
+
+def test_smoke_that_outlasts_a_drill_is_real() -> None:
+    engine, sender = new_engine(), Sender()
+    engine.feed(with_state("smoke-1", DeviceState.DRILL, START + 30 * M), START)
+    engine.feed(sender.send(START + S, {"smoke-1:smoke": True}), START + S)
+    quiet = engine.feed(Tick(), START + 20 * M)
+    assert "fire" not in {incident.cause for incident in quiet.incidents}
+    steps = [engine.feed(Tick(), START + 30 * M), engine.feed(Tick(), START + 31 * M)]
+    assert [i.cause for step in steps for i in opened(step)] == ["fire"]
+
+
+def test_a_dead_agent_is_one_notice_that_takes_its_devices_in() -> None:
+    engine = new_engine()
+    engine.feed(Presence("agent-1", Status(online=True, connection="c1")), START)
+    engine.feed(Presence("agent-1", Status(online=False, connection="c1")), START + M)
+    steps = []
+    for minute in range(2, 60 * 30):
+        steps.append(engine.feed(Tick(), START + minute * M))
+    notices = {i.id: i for step in steps for i in step.incidents}
+    assert [(n.sort, n.cause) for n in notices.values()] == [(Sort.NOTICE, "agent-offline")]
+    [notice] = notices.values()
+    assert {"smoke-1", "room-1"} <= set(notice.swallowed)
+    back = START + 30 * H
+    step = engine.feed(Presence("agent-1", Status(online=True, connection="c2")), back)
+    late_will = engine.feed(Presence("agent-1", Status(online=False, connection="c1")), back + S)
+    assert late_will.answer == "stale-death"
+    steps = [step, *(engine.feed(Tick(), back + minute * M) for minute in range(1, 15))]
+    assert [(i.id, i.state) for step in steps for i in step.incidents] == [(notice.id, "closed")]
+
+
+def test_a_gateway_that_was_stopped_for_an_hour_opens_nothing_false() -> None:
+    engine, sender = new_engine(), Sender()
+    engine.feed(Presence("agent-1", Status(online=True, connection="c1")), START)
+    engine.feed(sender.send(START + S, {"smoke-1:smoke": True, "room-1:temperature": 20.0}), START + S)
+    engine = restored(engine)
+    back = START + H
+    assert not engine.feed(Blind(START + 2 * S, back), back).incidents
+    assert not engine.feed(Tick(), back + S).incidents
+    cleared = sender.send(back + 2 * S, {"smoke-1:smoke": False}, waited=H - 5 * S)
+    assert not engine.feed(cleared, back + 2 * S).incidents
+    # The speakers' heartbeat is 15 minutes: they are excused for the hour and one heartbeat more.
+    for minute in range(2, 30):
+        assert not engine.feed(Tick(), back + minute * M).incidents
+    assert {i.cause for i in engine.feed(Tick(), back + 31 * M).incidents} == {"device-down"}
+
+
+def test_a_registry_change_is_taken_whole_or_refused_with_its_reason() -> None:
+    engine = new_engine()
+    step = engine.feed(RegistryChange("test", devices=(DEVICES[1], DEVICES[0].__class__("x", "no-such", "agent-1", "b1"))), START)
+    assert "no-such" in step.answer
+    assert not step.devices
+    assert not engine.has_device("x")
+
+
+def test_what_a_device_sent_before_it_was_registered_is_judged_then() -> None:
+    engine, sender = new_engine([d for d in DEVICES if d.id != "smoke-1"]), Sender()
+    engine.feed(sender.send(START, {"smoke-1:smoke": True}, lane=Lane.TELEMETRY), START)
+    engine.feed(RegistryChange("test", devices=tuple(d for d in DEVICES if d.id == "smoke-1")), START + 5 * S)
+    steps = [engine.feed(Tick(), START + 10 * S), engine.feed(Tick(), START + 20 * S)]
+    assert [i.cause for step in steps for i in opened(step)] == ["fire"]
+
+
+def test_a_press_from_a_page_takes_the_same_way_and_counts_once() -> None:
+    engine = new_engine()
+    assert opened(engine.feed(Press("page-1", "sos-1"), START))
+    again = engine.feed(Press("page-1", "sos-1"), START + S)
+    assert again.answer == "repeat"
+    assert not again.incidents
+
+
+def test_an_override_is_a_ceiling_and_shadow_to_active_opens_what_fires() -> None:
+    engine, sender = new_engine(), Sender()
+    engine.feed(Override("li", "fire.smoke-persists", "shadow", "trying"), START)
+    engine.feed(sender.send(START, {"smoke-1:smoke": True}), START)
+    step = engine.feed(Tick(), START + 10 * S)
+    assert not step.incidents
+    assert [t.note for t in step.transitions] == ["shadow"]
+    engine.feed(Override("li", "fire.smoke-persists", None, "good"), START + M)
+    steps = [engine.feed(Tick(), START + 2 * M)]
+    assert [i.cause for step in steps for i in opened(step)] == ["fire"]
+
+
+def test_explain_names_the_leaf_that_did_not_hold() -> None:
+    engine, sender = new_engine(), Sender()
+    engine.feed(sender.send(START, {"smoke-1:smoke": False}), START)
+    explained = {e.rule: e for e in engine.explain("smoke-1", START)}
+    smoke = explained["fire.smoke-persists"]
+    assert smoke.truth is False
+    assert [(text, truth) for _, text, truth, _ in smoke.leaves] == [("smoke is true", False)]

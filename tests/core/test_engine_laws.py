@@ -1,0 +1,170 @@
+"""Laws of the engine, held against generated days of a small community."""
+
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from msgspec import json
+
+from gateway.core.engine import Engine
+from gateway.core.model import Blind, Delivery, DeviceState, Event, OperatorAction, Presence, Step, Tick
+from gateway.wire import Lane, Status
+from tests.core.worlds import DEVICES, START, Sender, new_engine, restored, with_state
+
+S = 1000
+Timed = tuple[int, Event]
+
+_READINGS = (
+    ("smoke-1:smoke", st.booleans()),
+    ("smoke-2:smoke", st.booleans()),
+    ("smoke-3:smoke", st.booleans()),
+    ("smoke-1:battery", st.sampled_from([100.0, 15.0, 5.0, 240.0])),
+    ("room-1:temperature", st.sampled_from([20.0, 40.0, 60.0, 90.0, -30.0, 999.0])),
+)
+
+
+@st.composite
+def days(draw: st.DrawFn) -> list[Timed]:
+    """Events in order of time: readings, presses, repeats, presence, drills, ticks, blindness, actions."""
+    sender, now, events = Sender(), START, []
+    sent: list[Delivery] = []
+    for _ in range(draw(st.integers(1, 25))):
+        now += draw(st.sampled_from([0, 1, 500, 5 * S, 10 * S, 11 * S, 60 * S, 600 * S, 7200 * S]))
+        match draw(st.integers(0, 11)):
+            case 0 | 1 | 2 | 3:
+                name, values = draw(st.sampled_from(_READINGS))
+                waited = draw(st.sampled_from([0, 0, 0, 3 * S, 90 * S]))
+                lane = draw(st.sampled_from(list(Lane)))
+                sent.append(sender.send(now, {name: draw(values)}, lane=lane, waited=waited))
+                events.append((now, sent[-1]))
+            case 4 | 5:
+                button = draw(st.sampled_from(["sos-1", "sos-2", "nobody"]))
+                sent.append(sender.send(now, signals=[(button, "pressed")]))
+                events.append((now, sent[-1]))
+            case 6 if sent:
+                events.append((now, draw(st.sampled_from(sent))))
+            case 7:
+                online = draw(st.booleans())
+                events.append((now, Presence("agent-1", Status(online=online, connection="c1"))))
+            case 8:
+                state = draw(st.sampled_from([DeviceState.DRILL, DeviceState.ACTIVE]))
+                until = now + 600 * S if state is DeviceState.DRILL else None
+                events.append((now, with_state(draw(st.sampled_from(["smoke-1", "sos-1"])), state, until)))
+            case 9:
+                events.append((now, Blind(now - 3600 * S, now)))
+            case _:
+                events.append((now, Tick()))
+    return events
+
+
+def play(engine: Engine, events: list[Timed]) -> list[bytes]:
+    return [json.encode(engine.feed(event, now)) for now, event in events]
+
+
+def steps_of(engine: Engine, events: list[Timed]) -> list[Step]:
+    return [engine.feed(event, now) for now, event in events]
+
+
+@given(days())
+@settings(deadline=None, max_examples=150)
+def test_same_events_same_steps(events: list[Timed]) -> None:
+    assert play(new_engine(), events) == play(new_engine(), events)
+
+
+@given(days(), st.integers(0, 25))
+@settings(deadline=None, max_examples=150)
+def test_splitting_anywhere_and_restoring_changes_nothing(events: list[Timed], cut: int) -> None:
+    whole = play(new_engine(), events)
+    engine = new_engine()
+    first = play(engine, events[:cut])
+    assert first + play(restored(engine), events[cut:]) == whole
+
+
+@given(days())
+@settings(deadline=None, max_examples=100)
+def test_a_repeated_delivery_changes_nothing(events: list[Timed]) -> None:
+    engine, kept = new_engine(), []
+    for now, event in events:
+        kept.append(json.encode(engine.feed(event, now)))
+        if isinstance(event, Delivery):
+            before = json.encode(engine.snapshot())
+            assert engine.feed(event, now) == Step(answer="repeat")
+            assert json.encode(engine.snapshot()) == before
+    assert kept == play(new_engine(), events)
+
+
+@given(days())
+@settings(deadline=None, max_examples=100)
+def test_every_press_stands_in_exactly_one_incident(events: list[Timed]) -> None:
+    engine = new_engine()
+    timelines: dict[str, set[str]] = {}
+    presses, in_drill = set(), set()
+    for now, event in events:
+        was = {d.id for d in engine.devices_of("agent-1") if d.state is not DeviceState.ACTIVE}
+        step = engine.feed(event, now)
+        for incident in step.incidents:
+            timelines[incident.id] = {line.event for line in incident.timeline if line.event}
+        if isinstance(event, Delivery) and step.answer == "":
+            for index, signal in enumerate(event.message.signals):
+                id = f"agent-1/spool1/{event.message.lane}/{event.message.seq}/{index}"
+                still = {d.id for d in engine.devices_of("agent-1") if d.state is not DeviceState.ACTIVE}
+                (in_drill if signal.device in was & still else presses).add(id)
+    for press in presses:
+        assert sum(press in events for events in timelines.values()) == 1, press
+
+
+@given(st.permutations(["smoke-1", "smoke-3", "sos-1", "room-1"]))
+@settings(deadline=None, max_examples=24)
+def test_order_between_unrelated_keys_is_irrelevant(order: list[str]) -> None:
+    def run(names: list[str]) -> set[tuple[str, str, str]]:
+        engine = new_engine()
+        for name in names:
+            sender = Sender(spool=f"spool-{name}")
+            if name == "sos-1":
+                event = sender.send(START, signals=[(name, "pressed")])
+            elif name == "room-1":
+                event = sender.send(START, {f"{name}:temperature": 90.0})
+            else:
+                event = sender.send(START, {f"{name}:smoke": True})
+            engine.feed(event, START)
+        for second in range(1, 600):
+            engine.feed(Tick(), START + second * S)
+        return {(i.cause, i.key, i.level) for i in engine.snapshot().incidents}
+
+    assert run(order) == run(["smoke-1", "smoke-3", "sos-1", "room-1"])
+
+
+@given(st.lists(st.integers(1, 40_000), min_size=0, max_size=30))
+@settings(deadline=None, max_examples=100)
+def test_a_tick_never_loses_a_finding(pauses: list[int]) -> None:
+    """However often time is told, or not at all until late, the smoke that persists is found once."""
+    engine, sender = new_engine(), Sender()
+    engine.feed(sender.send(START, {"smoke-1:smoke": True}), START)
+    now, steps = START, []
+    for pause in [*pauses, 3_600_000]:
+        now += pause
+        steps.append(engine.feed(Tick(), now))
+    assert [i.cause for s in steps for i in s.incidents if i.revision == 1 and i.cause == "fire"] == ["fire"]
+
+
+@given(st.sampled_from([-10, 10]).map(lambda years: years * 365 * 86_400_000), days())
+@settings(deadline=None, max_examples=60)
+def test_a_clock_ten_years_off_changes_no_other_devices_incidents(skew: int, events: list[Timed]) -> None:
+    others = [event for event in events if not isinstance(event[1], OperatorAction)]
+
+    def run(skewed: int) -> set[tuple[str, str]]:
+        engine = new_engine()
+        odd = Sender(source="agent-1", spool="odd", skew=skewed)
+        found = set()
+        for now, event in others:
+            step = engine.feed(odd.send(now, {"room-1:temperature": 21.0}, lane=Lane.TELEMETRY), now)
+            found |= {(i.cause, i.key) for i in step.incidents}
+            found |= {(i.cause, i.key) for i in engine.feed(event, now).incidents}
+        return found
+
+    assert run(skew) == run(0)
+
+
+def test_the_world_has_every_device_registered() -> None:
+    engine = new_engine()
+    assert {device.id for device in engine.devices_of("agent-1")} == {device.id for device in DEVICES}
