@@ -1,0 +1,25 @@
+"""Errors with stable codes: where it is, what is wrong, what to do."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+
+class GatewayError(Exception):
+    """Something that a person can mend."""
+
+    def __init__(self, code: str, message: str, where: str, mend: str) -> None:
+        super().__init__(f"{where}: {message}; {mend}")
+        self.code = code
+        self.message = message
+        self.where = where
+        self.mend = mend
+
+
+class Problem(Struct, frozen=True):
+    """One fault of a file: ``where`` is ``file:line``."""
+
+    where: str
+    what: str
+    mend: str
+    code: str
