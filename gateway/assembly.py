@@ -101,9 +101,7 @@ async def open_broker(settings: Settings, ledger: Ledger, clock: RunningClock) -
     )
     url = await embedded.start()
     try:
-        yield BrokerSettings(
-            url=url, username=GATEWAY_IDENTITY, password=password, client_prefix=broker.client_prefix
-        )
+        yield BrokerSettings(url=url, username=GATEWAY_IDENTITY, password=password, client_prefix=broker.client_prefix)
     finally:
         await embedded.stop()
 

@@ -111,9 +111,7 @@ def register_district(
         )
     write_credentials(credentials, ledger.issue_credentials(done.sources, clock()))
     ledger.close()
-    typer.echo(
-        json.dumps({"communities": done.communities, "sources": len(done.sources), "devices": done.devices})
-    )
+    typer.echo(json.dumps({"communities": done.communities, "sources": len(done.sources), "devices": done.devices}))
 
 
 @app.command()
@@ -151,7 +149,9 @@ def resend(
     is_there = ledger.resend_dead(effect, assembly.open_clock(settings)())
     ledger.close()
     if not is_there:
-        raise GatewayError("unknown-effect", f"{effect} is not on the dead-letter list", "resend", "see: gateway counts")
+        raise GatewayError(
+            "unknown-effect", f"{effect} is not on the dead-letter list", "resend", "see: gateway counts"
+        )
     typer.echo(f"{effect} will be sent again")
 
 
@@ -160,8 +160,9 @@ def parse_time(text: str) -> int:
     try:
         moment = datetime.fromisoformat(text)
     except ValueError as error:
-        raise GatewayError("bad-time", f"{text!r} is no time", "--at", "write, for example, 2026-11-23T20:15:00") from error
+        raise GatewayError(
+            "bad-time", f"{text!r} is no time", "--at", "write, for example, 2026-11-23T20:15:00"
+        ) from error
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=ZoneInfo("Asia/Shanghai"))
     return round(moment.timestamp() * 1000)
-

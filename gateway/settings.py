@@ -82,7 +82,9 @@ def read_settings(file: Path | None, environ: Mapping[str, str] = os.environ) ->
         try:
             values = tomllib.loads(file.read_text(encoding="utf-8"))
         except OSError as error:
-            raise GatewayError("settings-unreadable", f"cannot read it: {error.strerror}", where, "give the path of a file") from error
+            raise GatewayError(
+                "settings-unreadable", f"cannot read it: {error.strerror}", where, "give the path of a file"
+            ) from error
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise GatewayError("settings-not-toml", str(error), where, "mend the TOML there") from error
     names: dict[tuple[str, ...], str] = {}

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
-from pathlib import PurePosixPath
 from types import MappingProxyType
 from typing import Final
 
@@ -121,10 +120,9 @@ class _Builder:
 
     def _is_placed(self, path: str) -> bool:
         """A file where nobody would read it is a problem, not a file without effect."""
-        parts = PurePosixPath(path).parts
-        suffix = PurePosixPath(path).suffix
-        if suffix != ".yaml":
-            self._add(path, "wrong-place", f"the file ends in {suffix or 'nothing'}", "rename it to end in .yaml")
+        parts = path.split("/")
+        if not path.endswith(".yaml"):
+            self._add(path, "wrong-place", "the file does not end in .yaml", "rename it to end in .yaml")
             return False
         if path in (VOCABULARY, CATEGORIES):
             return True
@@ -291,9 +289,14 @@ class _Builder:
             self.problems.append(self.documents[path].problem(("status",), "no-test", what, mend))
 
 
+def _split(path: str) -> tuple[str, str]:
+    """``rules/fire/smoke.yaml`` → ("fire", "smoke")."""
+    _, folder, name = path.split("/")
+    return folder, name.removesuffix(".yaml")
+
+
 def _rule_id(path: str) -> str:
-    posix = PurePosixPath(path)
-    return f"{posix.parent.name}.{posix.stem}"
+    return ".".join(_split(path))
 
 
 def _rule_path(id: str) -> str:

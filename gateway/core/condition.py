@@ -43,7 +43,9 @@ def parse_duration(text: object, path: str = "") -> int:
     """Milliseconds of ``10s``, ``2m``, ``12h``, ``7d``, ``500ms``."""
     found = _DURATION.fullmatch(text) if isinstance(text, str) else None
     if found is None:
-        raise ConditionError(path, f"{text!r} is no duration", "write a number and a unit, such as 500ms, 10s, 2m, 12h or 7d")
+        raise ConditionError(
+            path, f"{text!r} is no duration", "write a number and a unit, such as 500ms, 10s, 2m, 12h or 7d"
+        )
     return round(float(found[1]) * _UNIT_MS[found[2]])
 
 
@@ -205,9 +207,13 @@ def is_absence(condition: Condition) -> bool:
 def parse_condition(data: object, path: str = "") -> Condition:
     """The tree of plain data as read from a file. Raises ConditionError with the path of the first fault."""
     if not isinstance(data, Mapping) or not data:
-        raise ConditionError(path, "a condition is a mapping", "write all:, any:, not:, or the name of a reading or event")
+        raise ConditionError(
+            path, "a condition is a mapping", "write all:, any:, not:, or the name of a reading or event"
+        )
     if len(data) > 1:
-        raise ConditionError(path, f"several keys in one condition: {', '.join(map(str, data))}", "put them in a list under all: or any:")
+        raise ConditionError(
+            path, f"several keys in one condition: {', '.join(map(str, data))}", "put them in a list under all: or any:"
+        )
     [(word, body)] = data.items()
     here = f"{path}.{word}" if path else str(word)
     match word:
@@ -237,7 +243,11 @@ def _parse_leaf(name: str, body: object, path: str) -> Condition:
     if compares:
         parts.append(Reads(name, compares, within))
     elif within is not None:
-        raise ConditionError(f"{path}.within", "within: stands beside is, above, below, between or in", "add the test that must have held")
+        raise ConditionError(
+            f"{path}.within",
+            "within: stands beside is, above, below, between or in",
+            "add the test that must have held",
+        )
     for word in ("rate", "sum"):
         if word in rest:
             span, inner = _parse_window(rest.pop(word), f"{path}.{word}")
@@ -251,7 +261,9 @@ def _parse_leaf(name: str, body: object, path: str) -> Condition:
         least = inner.pop("at_least", None)
         _refuse_rest(inner, f"{path}.count", "within at_least")
         if isinstance(least, bool) or not isinstance(least, int) or not 1 <= least <= 1000:
-            raise ConditionError(f"{path}.count.at_least", f"{least!r} is no count", "write a whole number from 1 to 1000")
+            raise ConditionError(
+                f"{path}.count.at_least", f"{least!r} is no count", "write a whole number from 1 to 1000"
+            )
         parts.append(Count(name, span, least, where))
     if "missing" in rest:
         after = rest.pop("missing")
@@ -966,7 +978,9 @@ def describe(leaf: Leaf) -> str:
             lately = "" if within is None else f" within {show_duration(within)}"
             return f"{name} {_describe_all(tests)}{lately}"
         case Has(name, tests, default):
-            return f"attribute {name} {_describe_all(tests)}" + ("" if default is None else f" (default {show(default)})")
+            return f"attribute {name} {_describe_all(tests)}" + (
+                "" if default is None else f" (default {show(default)})"
+            )
         case Rate(name, within, test):
             return f"{name} rate in {show_duration(within)} {_describe(test)}"
         case Sum(name, within, test):
@@ -976,7 +990,9 @@ def describe(leaf: Leaf) -> str:
         case Missing(name, after):
             return f"{name} missing for {'its heartbeat' if after is None else show_duration(after)}"
         case Seen(name, within, where):
-            return f"{name}{_describe_where(where)} seen" + ("" if within is None else f" in the last {show_duration(within)}")
+            return f"{name}{_describe_where(where)} seen" + (
+                "" if within is None else f" in the last {show_duration(within)}"
+            )
 
 
 def _describe_all(tests: Iterable[Compare]) -> str:

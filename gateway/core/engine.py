@@ -621,10 +621,14 @@ class Engine:
         """An alarm from a device that its source does not carry: somebody pressed, somewhere near the source."""
         where = self._sources[source].source.place
         signal = Signal(event, at, "", (device[:48],), f"{what[:48]} from a device that is not registered", True)
-        self._open_or_join("unknown-device", f"{source}/{device[:48]}", where, UNRULED_CATEGORY, _UNKNOWN_TITLE, signal, now)
+        self._open_or_join(
+            "unknown-device", f"{source}/{device[:48]}", where, UNRULED_CATEGORY, _UNKNOWN_TITLE, signal, now
+        )
 
     def _open_unruled(self, device: _Device, kind: str, event: str, at: int, now: int) -> None:
-        signal = Signal(event, at, "", (device.device.id,), f"{kind}; no active rule looks at it", True, self._is_late(at, now))
+        signal = Signal(
+            event, at, "", (device.device.id,), f"{kind}; no active rule looks at it", True, self._is_late(at, now)
+        )
         self._open_or_join("sos", device.device.id, device.place, UNRULED_CATEGORY, _UNRULED_TITLE, signal, now)
 
     def _refuse(self, refusal: Refusal, now: int) -> CursorMove | None:
@@ -774,7 +778,16 @@ class Engine:
         if case.joins is not None:
             return self._put(cases.join(case.joins, signal, case.level, now))
         draft = self._draft_incident(
-            rule.sort, rule.cause, case.key, case.place, rule.category, case.level, rule.incident_title, rule.id, signal, now
+            rule.sort,
+            rule.cause,
+            case.key,
+            case.place,
+            rule.category,
+            case.level,
+            rule.incident_title,
+            rule.id,
+            signal,
+            now,
         )
         name = finding.device.name or finding.device.id if finding.device is not None else finding.key
         title = {
@@ -957,7 +970,11 @@ class Engine:
         incident = self._incidents.get(id) if id is not None else None
         if incident is not None:
             reply = answer.reply
-            self._put(cases.note(incident, "answered", f"{reply.outcome} {reply.detail}".strip()[:400], now, device=reply.device))
+            self._put(
+                cases.note(
+                    incident, "answered", f"{reply.outcome} {reply.detail}".strip()[:400], now, device=reply.device
+                )
+            )
 
     def _meet(self, presence: Presence, now: int) -> None:
         """A birth, a regular status, or a death; a death counts only for the connection that it belongs to."""
@@ -1331,7 +1348,12 @@ class Engine:
         clear: Bound | None = bind(rule.clear, scope) if rule.clear is not None else None
         watch = Watch(rule, key, place, bound, clear, tuple(device.heard for device in devices))
         self._watches[rule.id, key] = watch
-        used = {leaf.name for condition in _conditions(rule) for _, leaf in iter_leaves(condition) if not isinstance(leaf, Has)}
+        used = {
+            leaf.name
+            for condition in _conditions(rule)
+            for _, leaf in iter_leaves(condition)
+            if not isinstance(leaf, Has)
+        }
         is_about_silence = rule.is_absence or rule.missing == "clear"
         for device in devices:
             self._watches_of.setdefault(device.device.id, []).append(watch)

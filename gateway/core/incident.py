@@ -168,6 +168,4 @@ def _signal_line(seq: int, what: str, signal: Signal, now: int) -> Line:
 
 
 def _write(incident: Incident, now: int, line: Line) -> Incident:
-    return replace(
-        incident, timeline=(*incident.timeline, line), revision=incident.revision + 1, updated_at=now
-    )
+    return replace(incident, timeline=(*incident.timeline, line), revision=incident.revision + 1, updated_at=now)

@@ -275,11 +275,7 @@ class Watch:
         return test
 
     def _silent_from(self, pick: Callable[[list[int]], int]) -> int | None:
-        times = [
-            heard.at + heard.heartbeat + heard.excused
-            for heard in self.heard
-            if heard.heartbeat is not None
-        ]
+        times = [heard.at + heard.heartbeat + heard.excused for heard in self.heard if heard.heartbeat is not None]
         return pick(times) if times else None
 
     def due(self, now: int) -> int | None:
@@ -323,7 +319,7 @@ class Watch:
             else:
                 return turns
         if self.phase is Phase.PENDING:
-            if truth is False:
+            if not truth:  # a hold is a time in which the condition is known to be true
                 self.reset()
                 turns.append(Turn.LAPSED)
             elif truth and at >= self.since + self.hold:
@@ -334,6 +330,8 @@ class Watch:
 
     def _clear(self, truth: Truth, at: int, turns: list[Turn]) -> list[Turn]:
         is_clear: Truth = (None if truth is None else not truth) if self.clear is None else self.clear.test(at)
+        if self.rule.missing == "clear" and (silent := self._silent_from(max)) is not None and at >= silent:
+            is_clear = True
         due = None if self.clear_since is None else self.clear_since + self.rule.clear_hold
         if is_clear:
             if due is None:

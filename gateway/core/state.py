@@ -167,9 +167,7 @@ class Cursor:
 
     def dump(self) -> CursorState:
         digests = {seq: self._digests[i] for i, seq in enumerate(self._seqs) if seq}
-        return CursorState(
-            self.source, self.spool, self.lane, self.contiguous, sorted(self.above), self.lost, digests
-        )
+        return CursorState(self.source, self.spool, self.lane, self.contiguous, sorted(self.above), self.lost, digests)
 
     @classmethod
     def load(cls, state: CursorState) -> Cursor:
@@ -181,4 +179,3 @@ class Cursor:
             cursor._seqs[seq % REMEMBERED] = seq
             cursor._digests[seq % REMEMBERED] = digest
         return cursor
-

@@ -23,18 +23,7 @@ from gateway.core.model import (
 from gateway.runtime.ports import JournalRow
 from gateway.wire import Message, decode, topic_of
 
-Stored = (
-    Presence
-    | Answer
-    | Tick
-    | Blind
-    | RegistryChange
-    | ListChange
-    | Override
-    | OperatorAction
-    | Press
-    | Refusal
-)
+Stored = Presence | Answer | Tick | Blind | RegistryChange | ListChange | Override | OperatorAction | Press | Refusal
 
 SWAP: Final = "swap"
 """The kind of the row that says: from here on, this catalog."""

@@ -102,7 +102,9 @@ class Outbox:
         for message in messages:
             if id(message) in refused:
                 outcomes.append(
-                    Outcome(by_topic[id(message)], OutboxState.WAITING, now, "no broker", now + self._scaled(RETRY_FIRST_MS))
+                    Outcome(
+                        by_topic[id(message)], OutboxState.WAITING, now, "no broker", now + self._scaled(RETRY_FIRST_MS)
+                    )
                 )
             else:
                 outcomes.append(Outcome(by_topic[id(message)], OutboxState.DONE, now, "sent"))

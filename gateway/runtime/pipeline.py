@@ -346,7 +346,9 @@ class Pipeline:
                 self._settle_forgotten(item, message, work)
             case "unknown-source":
                 # Not receipted: when the source is registered, what it keeps is taken in.
-                self._put_aside(arrived, "unknown-source", f"{message.source} is no source of {message.community}", work)
+                self._put_aside(
+                    arrived, "unknown-source", f"{message.source} is no source of {message.community}", work
+                )
             case answer:
                 self._refuse_message(item, message, f"seq-{answer}", work)
 
@@ -488,7 +490,9 @@ class Pipeline:
         listed = tuple(DeviceConfig(d.id, d.profile, d.address, d.place) for d in devices)
         body = encode_config(SourceConfig(0, listed))
         version = int.from_bytes(hashlib.blake2b(body, digest_size=6).digest())
-        return Outgoing(topic_of(community, source, "config"), encode_config(SourceConfig(version, listed)), retain=True)
+        return Outgoing(
+            topic_of(community, source, "config"), encode_config(SourceConfig(version, listed)), retain=True
+        )
 
     # --- when a commit is refused ----------------------------------------------------------------------------------------
 
@@ -518,7 +522,9 @@ class Pipeline:
         self._put_aside(item.arrived, "commit-refused", str(error), work)
         message = item.message
         if message is not None:
-            refusal = Refusal(message.source, message.spool, message.lane, message.seq, "commit-refused", str(error)[:200])
+            refusal = Refusal(
+                message.source, message.spool, message.lane, message.seq, "commit-refused", str(error)[:200]
+            )
             self._feed_event(Item(message.community, event=refusal), work)
             key = (message.community, message.source, str(message.lane), message.spool)
             work.receipts[key] = [(message.seq, "commit-refused")]

@@ -59,7 +59,9 @@ def read_district(path: Path) -> DistrictFile:
         district = msgspec.json.decode(path.read_bytes(), type=DistrictFile)
         GridTree(district.grids, JIMO)
     except OSError as error:
-        raise GatewayError("unreadable", f"cannot read it: {error.strerror}", str(path), "give a district file") from error
+        raise GatewayError(
+            "unreadable", f"cannot read it: {error.strerror}", str(path), "give a district file"
+        ) from error
     except (msgspec.MsgspecError, DistrictError) as error:
         raise GatewayError("bad-district", str(error), str(path), "mend the file there") from error
     return district
@@ -80,7 +82,9 @@ def register(
     runs on this ledger (its writers would lose their fences) or when a community is refused."""
     alive = ledger.alive_at()
     if alive is not None and 0 <= real_now - alive < RUNNING_MS:
-        raise GatewayError("running", "a gateway is running on this ledger", "the ledger", "stop it first, then register")
+        raise GatewayError(
+            "running", "a gateway is running on this ledger", "the ledger", "stop it first, then register"
+        )
     ledger.save_catalog(catalog.hash, catalog.files, now)
     ledger.add_communities([entry.community for entry in district.communities])
     lists = [(name, tuple(seal.seal(item) for item in items)) for name, items in district.lists.items()]
@@ -116,4 +120,3 @@ def write_credentials(path: Path, passwords: dict[str, str]) -> None:
 
     with open(path, "w", encoding="utf-8", opener=open_private) as file:  # noqa: PTH123 - Path.open has no opener
         file.write(msgspec.json.format(msgspec.json.encode(passwords)).decode())
-

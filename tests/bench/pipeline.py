@@ -29,9 +29,7 @@ COMMUNITIES: Final = 20
 DEVICES: Final = 50
 MESSAGES: Final[dict[Mode, int]] = {"single": 100_000, "pack": 20_000}
 IN_FLIGHT: Final = 2_000
-CONFIG: Final = (
-    f"max_inflight_messages {IN_FLIGHT}\nmax_queued_messages 0\nmax_queued_bytes 0\nallow_anonymous true\n"
-)
+CONFIG: Final = f"max_inflight_messages {IN_FLIGHT}\nmax_queued_messages 0\nmax_queued_bytes 0\nallow_anonymous true\n"
 CEILING_ID: Final = "ceiling"
 TOPIC: Final = "sc/v1/+/+/telemetry"
 START: Final = 1_795_435_200.0
@@ -77,7 +75,10 @@ def run(mode: Mode, messages: int | None = None) -> dict[str, object]:
 
 def _refuse_memory(folder: Path) -> None:
     kind = subprocess.run(
-        ["stat", "-f", "-c", "%T", str(folder)], capture_output=True, text=True, check=True  # noqa: S603, S607
+        ["stat", "-f", "-c", "%T", str(folder)],
+        capture_output=True,
+        text=True,
+        check=True,  # noqa: S603, S607
     ).stdout.strip()
     if kind in ("tmpfs", "ramfs"):
         raise SystemExit(f"{folder} lies in memory ({kind}); set BENCH_DIR to a folder on a disk")

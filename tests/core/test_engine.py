@@ -248,7 +248,9 @@ def test_a_gateway_that_was_stopped_for_an_hour_opens_nothing_false() -> None:
 
 def test_a_registry_change_is_taken_whole_or_refused_with_its_reason() -> None:
     engine = new_engine()
-    step = engine.feed(RegistryChange("test", devices=(DEVICES[1], DEVICES[0].__class__("x", "no-such", "agent-1", "b1"))), START)
+    step = engine.feed(
+        RegistryChange("test", devices=(DEVICES[1], DEVICES[0].__class__("x", "no-such", "agent-1", "b1"))), START
+    )
     assert "no-such" in step.answer
     assert not step.devices
     assert not engine.has_device("x")
