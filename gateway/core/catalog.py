@@ -177,15 +177,13 @@ class _Builder:
         self.problems.extend(problems)
         if form is None:
             return None
-        path = PurePosixPath(document.file)
-        if form.id != path.stem:
-            what = f"id is {form.id}, and the file is called {path.stem}"
-            self.problems.append(
-                document.problem(("id",), "id-differs", what, f"write id: {path.stem}, or rename the file")
-            )
-        if form.kind != path.parent.name:
-            what = f"kind is {form.kind}, and the folder is called {path.parent.name}"
-            mend = f"write kind: {path.parent.name}, or move the file"
+        folder, name = _split(document.file)
+        if form.id != name:
+            what = f"id is {form.id}, and the file is called {name}"
+            self.problems.append(document.problem(("id",), "id-differs", what, f"write id: {name}, or rename the file"))
+        if form.kind != folder:
+            what = f"kind is {form.kind}, and the folder is called {folder}"
+            mend = f"write kind: {folder}, or move the file"
             self.problems.append(document.problem(("kind",), "kind-differs", what, mend))
         return make_profile(document, form, self.vocabulary, self.problems)
 
