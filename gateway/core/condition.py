@@ -490,7 +490,12 @@ class Cell:
 
     def _slide(self, at: int, value: float | bool | str) -> None:
         before = self.value
+        heartbeat = self.heard.heartbeat
+        is_gap = before is not None and heartbeat is not None and at - self.at > heartbeat
         for window in self.windows.values():
+            if is_gap and window.how in ("rate", "total", "amount"):
+                # What changed while the device was silent did not change in this window: it begins anew.
+                window.points.clear()
             match window.how:
                 case "held":
                     passes = window.passes
@@ -655,7 +660,8 @@ def _bind_leaf(leaf: Leaf, scope: Scope, path: str) -> BoundLeaf:
         case Seen():
             singles = [_bind_seen(leaf, cell, scope) for cell in scope.events(leaf.name)]
         case Count():
-            singles = [_bind_count(leaf, cell, scope) for cell in (*scope.events(leaf.name), *scope.cells(leaf.name))]
+            counted: list[Cell | EventCell] = [*scope.events(leaf.name), *scope.cells(leaf.name)]
+            singles = [_bind_count(leaf, cell, scope) for cell in counted]
         case Rate() | Sum():
             singles = [_bind_change(leaf, cell, scope) for cell in scope.cells(leaf.name)]
         case Reads():
