@@ -8,8 +8,7 @@ import json
 import logging
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
-from pathlib import Path
+from collections.abc import AsyncIterator
 from typing import Final
 
 from gateway.adapters.broker import EmbeddedBroker
@@ -23,7 +22,7 @@ from gateway.runtime.clock import RunningClock
 from gateway.runtime.outbox import Outbox
 from gateway.runtime.pipeline import Pipeline
 from gateway.runtime.plates import PlateSeal, load_key
-from gateway.runtime.ports import Ledger, Outgoing
+from gateway.runtime.ports import Ledger
 from gateway.runtime.writer import Catalogs
 from gateway.settings import Settings
 
@@ -140,7 +139,6 @@ async def serve(settings: Settings, *, stats: bool = False, stop: asyncio.Event 
     platform = open_platform(settings)
     async with open_broker(settings, ledger, clock) as broker:
         inbox = MqttInbox(broker, clock)
-        kicks: list[Callable[[], None]] = []
         pipeline = Pipeline(
             ledger,
             inbox,
@@ -148,14 +146,9 @@ async def serve(settings: Settings, *, stats: bool = False, stop: asyncio.Event 
             catalog,
             open_catalogs(ledger, catalog),
             open_seal(settings, catalog),
-            on_effects=lambda: [kick() for kick in kicks] and None,
+            on_effects=lambda: outbox.kick(),
         )
-
-        def publish(messages: Sequence[Outgoing]) -> Sequence[Outgoing]:
-            return inbox.publish(messages)
-
-        outbox = Outbox(ledger, pipeline.on_ledger, platform, publish, clock)
-        kicks.append(outbox.kick)
+        outbox = Outbox(ledger, pipeline.on_ledger, platform, inbox.publish, clock)
         inbox.on_link(pipeline.link_changed)
         await inbox.start()
         await pipeline.start()
@@ -200,11 +193,3 @@ async def _tell_stats(pipeline: Pipeline, ledger: Ledger) -> None:
 def _say(line: dict[str, object]) -> None:
     sys.stdout.write(json.dumps(line, ensure_ascii=False) + "\n")
     sys.stdout.flush()
-
-
-def read_file_text(path: Path) -> str:
-    """The text of a file, or a GatewayError that names it."""
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise GatewayError("unreadable", str(error), str(path), "give a readable UTF-8 file") from error

@@ -504,7 +504,7 @@ class Engine:
                 self._meet_unknown(message, measured, index, at, now)
                 continue
             value = cell.believe(measured.value, measured.unit)
-            if value.__class__ is Disbelief:
+            if isinstance(value, Disbelief):
                 self._reject(id, cell.owner.device.id, cell.spec.id, value.reason, measured.value)
                 continue
             judged += 1
@@ -597,7 +597,7 @@ class Engine:
         for watch in device.absence:
             if watch.phase is not Phase.QUIET:
                 self._advance(watch, watch.test(at), at, f"heard/{device.device.id}/{at}", self.now)
-                device.is_alerted |= watch.phase is not Phase.QUIET
+                device.is_alerted |= watch.is_busy
 
     def _reject(self, source: str, device: str, reading: str, reason: str, value: object) -> None:
         self._draft.rejected.append(Rejected(source, device[:64], reading[:64], reason, str(value)[:64]))
@@ -1161,8 +1161,6 @@ class Engine:
             self._is_deadline = True
             self._advance(watch, watch.test(time), time, f"{rule}/{key}/{time}", self.now)
             self._is_deadline = False
-            if watch.wake_at is None and watch.needs_wake:
-                self._schedule(watch, time)
 
     def _look(self, watch: Watch, now: int) -> None:
         """Judges a watch from what is known, without anything new."""
@@ -1285,7 +1283,8 @@ class Engine:
     def _set_windows_aside(self) -> list[tuple[Cell | EventCell, dict[str, Window]]]:
         spare: list[tuple[Cell | EventCell, dict[str, Window]]] = []
         for device in self._devices.values():
-            for cell in (*device.cells.values(), *device.events.values()):
+            cells: list[Cell | EventCell] = [*device.cells.values(), *device.events.values()]
+            for cell in cells:
                 if cell.windows:
                     spare.append((cell, cell.windows))
                     cell.windows = {}

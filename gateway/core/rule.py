@@ -227,6 +227,11 @@ class Watch:
         self.incident: str | None = None
         self.note = ""
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether it is anything but quiet."""
+        return self.phase is not Phase.QUIET
+
     def dump(self) -> WatchState:
         return WatchState(
             self.rule.id,
@@ -322,7 +327,7 @@ class Watch:
             if not truth:  # a hold is a time in which the condition is known to be true
                 self.reset()
                 turns.append(Turn.LAPSED)
-            elif truth and at >= self.since + self.hold:
+            elif at >= self.since + self.hold:
                 self.phase = Phase.FIRING
                 turns.append(Turn.FIRED)
             return turns
