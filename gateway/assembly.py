@@ -11,7 +11,6 @@ import sys
 from collections.abc import AsyncIterator
 from typing import Final
 
-from gateway.adapters.broker import EmbeddedBroker
 from gateway.adapters.ledger import open_ledger
 from gateway.adapters.mqtt import BrokerSettings, MqttInbox
 from gateway.adapters.platform import HttpPlatform
@@ -90,6 +89,8 @@ async def open_broker(settings: Settings, ledger: Ledger, clock: RunningClock) -
             client_prefix=broker.client_prefix,
         )
         return
+    from gateway.adapters.broker import EmbeddedBroker
+
     password = ledger.issue_credentials([GATEWAY_IDENTITY], clock())[GATEWAY_IDENTITY]
     embedded = EmbeddedBroker(
         settings.data / "broker",

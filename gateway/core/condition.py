@@ -24,7 +24,7 @@ Test = Callable[[int], Truth]
 WINDOW_POINTS: Final = 60
 """Most points that a window of amounts or rates keeps: it is exact to 1/60 of its length, whatever the data rate."""
 
-_DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+_DURATION: Final = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)(ms|s|m|h|d)")
 _UNIT_MS: Final = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _COMPARISONS: Final = ("is", "above", "below", "between", "in", "changed")
 
@@ -739,31 +739,8 @@ def _bind_reads(leaf: Reads, cell: Cell, scope: Scope) -> Single:
 
         return heard.id, changed, look, None
     [first, *rest] = leaf.tests
-    limit = first.args[0] if first.args else None
-    if not rest and type(limit) in (float, bool):
-        # The commonest leaves by far, without a second call: a fixed number or a truth value.
-        fixed: float | bool = limit  # type: ignore[assignment]
-        if first.op == "above":
-
-            def above(now: int) -> Truth:
-                value = cell.value
-                return None if value is None else value > fixed  # type: ignore[operator]
-
-            return heard.id, above, look, None
-        if first.op == "below":
-
-            def below(now: int) -> Truth:
-                value = cell.value
-                return None if value is None else value < fixed  # type: ignore[operator]
-
-            return heard.id, below, look, None
-        if first.op == "is":
-
-            def same(now: int) -> Truth:
-                value = cell.value
-                return None if value is None else value == fixed
-
-            return heard.id, same, look, None
+    if not rest and (fast := _bind_fast(first, cell, scope)) is not None:
+        return heard.id, fast, look, None
 
     def test(now: int) -> Truth:
         value = cell.value
@@ -772,18 +749,43 @@ def _bind_reads(leaf: Reads, cell: Cell, scope: Scope) -> Single:
     return heard.id, test, look, None
 
 
+def _bind_fast(test: Compare, cell: Cell, scope: Scope) -> Test | None:
+    """The commonest leaves by far, without a second call: one comparison of the last value with a fixed one."""
+    if test.op == "is" and not isinstance(test.args[0], str):
+        wanted = test.args[0]
+
+        def same(now: int) -> Truth:
+            value = cell.value
+            return None if value is None else value == wanted
+
+        return same
+    if test.op not in ("above", "below"):
+        return None
+    limit = _resolve_number(test.args[0], scope, cell.heard.id)
+    if limit is None:
+        return None
+    if test.op == "above":
+
+        def above(now: int) -> Truth:
+            value = cell.value
+            return None if value is None else value > limit  # type: ignore[operator]
+
+        return above
+
+    def below(now: int) -> Truth:
+        value = cell.value
+        return None if value is None else value < limit  # type: ignore[operator]
+
+    return below
+
+
 def _bind_has(leaf: Has, scope: Scope) -> Single:
     passes = _bind_compares(leaf.tests, scope, None)
 
-    def value() -> Scalar | None:
-        found = scope.attribute(leaf.name, None)
-        return leaf.default if found is None else found
-
-    def test(now: int) -> Truth:
-        found = value()
-        return None if found is None else passes(found)
-
-    return "", test, lambda now: f"{leaf.name} = {show(value())}", None
+    found = scope.attribute(leaf.name, None)
+    value = leaf.default if found is None else found
+    truth = None if value is None else passes(value)
+    return "", lambda now: truth, lambda now: f"{leaf.name} = {show(value)}", None
 
 
 def _bind_silence(leaf: Missing, heard: Heard, cell: Cell | None) -> Single:
@@ -915,19 +917,16 @@ def _bind_compare(test: Compare, scope: Scope, device: str | None) -> Callable[[
         case "is", (wanted,):
             return lambda value: value == wanted
         case "above", (low,):
-            number = _bind_number(low, scope, device)
-            return lambda value: _is_number(value) and (n := number()) is not None and value > n  # type: ignore[operator]
+            floor = _resolve_number(low, scope, device)
+            return lambda value: floor is not None and _is_number(value) and value > floor  # type: ignore[operator]
         case "below", (high,):
-            number = _bind_number(high, scope, device)
-            return lambda value: _is_number(value) and (n := number()) is not None and value < n  # type: ignore[operator]
+            roof = _resolve_number(high, scope, device)
+            return lambda value: roof is not None and _is_number(value) and value < roof  # type: ignore[operator]
         case "between", (low, high):
-            lower, upper = _bind_number(low, scope, device), _bind_number(high, scope, device)
-
-            def is_between(value: object) -> bool:
-                a, b = lower(), upper()
-                return _is_number(value) and a is not None and b is not None and a <= value <= b  # type: ignore[operator]
-
-            return is_between
+            lower, upper = _resolve_number(low, scope, device), _resolve_number(high, scope, device)
+            if lower is None or upper is None:
+                return lambda value: False
+            return lambda value: _is_number(value) and lower <= value <= upper  # type: ignore[operator]
         case "in", (Listed(name),):
             return lambda value: value in scope.listed(name)
         case "in", members:
@@ -936,21 +935,16 @@ def _bind_compare(test: Compare, scope: Scope, device: str | None) -> Callable[[
             return lambda value: True
 
 
-def _bind_number(number: object, scope: Scope, device: str | None) -> Callable[[], float | None]:
+def _resolve_number(number: object, scope: Scope, device: str | None) -> float | None:
+    """The number, or what the attribute says now: a changed registry binds everything anew. None where nothing does."""
     if not isinstance(number, Attribute):
-        fixed = float(number)  # type: ignore[arg-type]
-        return lambda: fixed
-    name, default, table = number.name, number.default, number.table
-
-    def look_up() -> float | None:
-        value = scope.attribute(name, device)
-        if value is None:
-            return default
-        if table is not None:
-            return table.get(str(value), default)
-        return float(value) if _is_number(value) else default
-
-    return look_up
+        return float(number)  # type: ignore[arg-type]
+    value = scope.attribute(number.name, device)
+    if value is None:
+        return number.default
+    if number.table is not None:
+        return number.table.get(str(value), number.default)
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else number.default
 
 
 def _is_number(value: object) -> bool:
