@@ -310,7 +310,8 @@ class _Run:
 
     def _check(self, expected: Expectation) -> Failure | None:
         cases = list(self.incidents.values())
-        newest = cases[-1] if cases else None
+        own = [case for case in cases if case.cause == self.rule.cause]
+        newest = own[-1] if own else None
         notes = [transition.note for transition in self.transitions if transition.note]
         got: dict[str, object] = {
             "phase": self._phase(),
