@@ -15,11 +15,12 @@ from msgspec.structs import replace
 
 from gateway.core import incident as cases
 from gateway.core.catalog import Catalog
-from gateway.core.condition import Bound, Cell, Condition, EventCell, Heard, Scope, Truth, Window, bind, iter_leaves
+from gateway.core.cells import Cell, EventCell, Heard, Scope, Window
 from gateway.core.condition import All as AllOf
 from gateway.core.condition import Any as AnyOf
-from gateway.core.condition import Has, Missing, Not
+from gateway.core.condition import Condition, Has, Missing, Not, iter_leaves
 from gateway.core.district import DistrictError, PlaceTree
+from gateway.core.evaluator import Bound, Truth, bind
 from gateway.core.incident import Signal
 from gateway.core.model import (
     NOTHING,
@@ -60,8 +61,8 @@ from gateway.core.state import (
     CommunityState,
     Cursor,
     EventCellState,
-    Held,
     HeardState,
+    Held,
     SourceState,
 )
 from gateway.wire import Measurement, Message
@@ -1327,10 +1328,7 @@ class Engine:
             return
         groups: dict[str, list[_Device]] = {}
         for device in devices:
-            if rule.scope is ScopeKind.SOURCE:
-                key = device.source
-            else:
-                key = self.within(device.place, rule.scope)
+            key = device.source if rule.scope is ScopeKind.SOURCE else self.within(device.place, rule.scope)
             groups.setdefault(key, []).append(device)
         for key in sorted(groups):
             members = groups[key]

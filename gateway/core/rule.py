@@ -15,7 +15,9 @@ from typing import Final
 import chinese_calendar
 from msgspec import Struct
 
-from gateway.core.condition import Bound, Condition, Heard, Truth, is_absence, is_momentary
+from gateway.core.cells import Heard
+from gateway.core.condition import Condition, is_absence, is_momentary
+from gateway.core.evaluator import Bound, Truth
 from gateway.core.model import Level, Phase, Scalar, Sort
 
 SHANGHAI_MS: Final = 8 * 3_600_000

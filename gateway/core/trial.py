@@ -32,6 +32,9 @@ DEFAULT_START: Final = 1_795_406_400_000
 SAMPLES_LIMIT: Final = 20_000
 """Samples of one series: a week in steps of 30 s."""
 
+_SHARED: Final = ("every", "start", "profile", "attributes", "devices")
+"""What a case takes from the head of its file unless it has its own."""
+
 _NUMBER: Final = r"\d+(?:\.\d+)?(?:[eE][-+]?\d+)?"
 _TOKEN: Final = re.compile(rf"(-?{_NUMBER})(?:([-+])({_NUMBER}))?(?:x(\d+))?")
 _WORD: Final = re.compile(r"(.+?)x(\d+)")
@@ -214,7 +217,8 @@ class _Reader:
         self.devices: dict[str, TrialDevice] = {}
 
     def add(self, path: Path, code: str, what: str, mend: str) -> None:
-        self.problems.append(self.document.problem((*self.here, *path), code, what, mend))
+        is_of_file = path[0] in _SHARED and path[0] not in self.case.model_fields_set
+        self.problems.append(self.document.problem(path if is_of_file else (*self.here, *path), code, what, mend))
 
     def read(self) -> Trial | None:
         if self.every <= 0:

@@ -205,7 +205,7 @@ def _drain_bare(broker: Mosquitto, count: int, *, decodes: bool) -> float:
 def _drain_gateway(folder: Path, env: dict[str, str], count: int) -> dict[str, float]:
     """Runs the gateway in a process of its own until all is committed; it measures itself (see `drain`)."""
     done = subprocess.run(  # noqa: S603
-        [sys.executable, "-m", "tests.bench", "drain", str(count)],
+        [*os.environ.get("BENCH_PREFIX", "").split(), sys.executable, "-m", "tests.bench", "drain", str(count)],
         env=os.environ | env,
         cwd=ROOT,
         capture_output=True,
