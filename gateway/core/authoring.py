@@ -98,11 +98,13 @@ Code = Annotated[str, _check_pattern(r"[a-z]+:\d\d-\d\d", '"<namespace>:NN-NN"')
 Plain = str | int | float | bool
 
 
-class _Form(BaseModel):
+class Form(BaseModel):
+    """A file, or a part of one: no key that is not named, no type that only resembles the right one."""
+
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
-class TitleForm(_Form):
+class TitleForm(Form):
     """A text for people by language."""
 
     zh: str = Field(description="zh: the text in Chinese")
@@ -123,28 +125,28 @@ Title = Annotated[TitleForm, AfterValidator(_check_title_form)]
 # --- vocabulary and categories ---------------------------------------------------------------------------------------
 
 
-class FactorsForm(_Form):
+class FactorsForm(Form):
     """canonical = raw * scale + offset."""
 
     scale: float = Field(description="scale: 1")
     offset: float = 0.0
 
 
-class QuantityForm(_Form):
+class QuantityForm(Form):
     """A quantity: its canonical unit, and what else is understood."""
 
     unit: str = Field(description="unit: and the canonical unit")
     units: dict[str, FactorsForm] = {}
 
 
-class VocabularyForm(_Form):
+class VocabularyForm(Form):
     """device_profiles/vocabulary.yaml."""
 
     kinds: dict[DeviceId, Title] = Field(description="kinds:")
     quantities: dict[Name, QuantityForm] = Field(description="quantities:")
 
 
-class CategoryForm(_Form):
+class CategoryForm(Form):
     """One category of incidents."""
 
     title: Title = Field(description="title: {zh: …, en: …}")
@@ -155,7 +157,7 @@ class CategoryForm(_Form):
     sources: list[str] = []
 
 
-class CategoriesForm(_Form):
+class CategoriesForm(Form):
     """rules/categories.yaml."""
 
     bodies: dict[DeviceId, Title] = Field(description="bodies:")
@@ -165,7 +167,7 @@ class CategoriesForm(_Form):
 # --- profiles --------------------------------------------------------------------------------------------------------
 
 
-class ReadingForm(_Form):
+class ReadingForm(Form):
     """One reading of a profile."""
 
     raw: str | None = Field(default=None, alias="from")
@@ -178,7 +180,7 @@ class ReadingForm(_Form):
     accumulates: Literal["total", "amount"] | None = None
 
 
-class FieldForm(_Form):
+class FieldForm(Form):
     """One field of an event or one argument of a command."""
 
     type: Literal["number", "integer", "boolean", "text", "plate"] = Field(
@@ -188,7 +190,7 @@ class FieldForm(_Form):
     values: list[str] | None = None
 
 
-class EventForm(_Form):
+class EventForm(Form):
     """One kind of event."""
 
     lane: Literal["telemetry", "alarm"] = "telemetry"
@@ -196,13 +198,13 @@ class EventForm(_Form):
     data: dict[Name, FieldForm] = {}
 
 
-class CommandForm(_Form):
+class CommandForm(Form):
     """One command."""
 
     args: dict[Name, FieldForm] = {}
 
 
-class ExampleForm(_Form):
+class ExampleForm(Form):
     """What a message of the device comes out as."""
 
     raw: dict[str, object] = Field(alias="in", description="in: {…}, a message of the device")
@@ -210,7 +212,7 @@ class ExampleForm(_Form):
     rejected: dict[str, Literal["unknown-unit", "wrong-type", "out-of-range"]] = {}
 
 
-class ProfileForm(_Form):
+class ProfileForm(Form):
     """device_profiles/<kind>/<model>.yaml."""
 
     id: DeviceId = Field(description="id: the file's name without .yaml")
@@ -229,7 +231,7 @@ class ProfileForm(_Form):
 # --- rules -----------------------------------------------------------------------------------------------------------
 
 
-class ScheduleForm(_Form):
+class ScheduleForm(Form):
     """When a rule judges."""
 
     times: list[ClockSpan] = Field(default=[(0, 1440)], min_length=1)
@@ -237,14 +239,14 @@ class ScheduleForm(_Form):
     only: Literal["workdays", "holidays"] | None = None
 
 
-class ClearForm(_Form):
+class ClearForm(Form):
     """When a rule is over."""
 
     when: object = None
     hold: Span = 0
 
 
-class CaseForm(_Form):
+class CaseForm(Form):
     """What a rule opens."""
 
     cause: DeviceId = Field(description="cause: one word for what happened, such as fire")
@@ -254,7 +256,7 @@ class CaseForm(_Form):
     title: Title | None = None
 
 
-class RuleForm(_Form):
+class RuleForm(Form):
     """rules/<domain>/<rule>.yaml."""
 
     id: RuleId = Field(description="id: <domain>.<file name>")
@@ -282,7 +284,7 @@ class RuleForm(_Form):
 # --- rule tests ------------------------------------------------------------------------------------------------------
 
 
-class DeviceForm(_Form):
+class DeviceForm(Form):
     """One more device of a test."""
 
     profile: DeviceId = Field(description="profile: the id of a profile")
@@ -298,7 +300,7 @@ def _expand_expect(value: object) -> object:
     return {"phase": value} if isinstance(value, str) else value
 
 
-class ExpectForm(_Form):
+class ExpectForm(Form):
     """What must be true at one time of a case."""
 
     phase: PhaseName | None = None
@@ -312,7 +314,7 @@ class ExpectForm(_Form):
     key: str | None = None
 
 
-class RuleCaseForm(_Form):
+class RuleCaseForm(Form):
     """One case: what arrives, and what is expected."""
 
     name: str = Field(description="name: what the case shows")
@@ -331,7 +333,7 @@ class RuleCaseForm(_Form):
     )
 
 
-class RuleTestForm(_Form):
+class RuleTestForm(Form):
     """rules/<domain>/<rule>.test.yaml."""
 
     every: Span = Field(default=1000)
@@ -344,10 +346,10 @@ class RuleTestForm(_Form):
 
 # --- reading a document into a form ----------------------------------------------------------------------------------
 
-Form = TypeVar("Form", bound=_Form)
+SomeForm = TypeVar("SomeForm", bound=Form)
 
 
-def read_form(document: Document, form: type[Form]) -> tuple[Form | None, list[Problem]]:
+def read_form(document: Document, form: type[SomeForm]) -> tuple[SomeForm | None, list[Problem]]:
     """The document as the form, or every fault of it."""
     try:
         return form.model_validate(document.data), []
@@ -383,7 +385,7 @@ _EXPECTED: Final[Mapping[str, str]] = {
 }
 
 
-def _explain(document: Document, form: type[_Form], details: ErrorDetails) -> Problem:
+def _explain(document: Document, form: type[Form], details: ErrorDetails) -> Problem:
     path = tuple(step for step in details["loc"] if step != "[key]")
     kind, found, context = details["type"], details["input"], details.get("ctx", {})
     name = path[-1] if path else "the file"
@@ -430,12 +432,12 @@ def _show(value: object) -> str:
             return repr(value)[:60]
 
 
-def _find_form(form: type[_Form], path: Iterable[str | int]) -> type[_Form] | None:
+def _find_form(form: type[Form], path: Iterable[str | int]) -> type[Form] | None:
     """The form of the part of a file at ``path``."""
     annotation: Any = form
     for step in path:
         annotation = _unwrap(annotation)
-        if isinstance(annotation, type) and issubclass(annotation, _Form):
+        if isinstance(annotation, type) and issubclass(annotation, Form):
             field = next((f for n, f in annotation.model_fields.items() if (f.alias or n) == step), None)
             if field is None:
                 return None
@@ -446,7 +448,7 @@ def _find_form(form: type[_Form], path: Iterable[str | int]) -> type[_Form] | No
                 return None
             annotation = arguments[-1]
     annotation = _unwrap(annotation)
-    return annotation if isinstance(annotation, type) and issubclass(annotation, _Form) else None
+    return annotation if isinstance(annotation, type) and issubclass(annotation, Form) else None
 
 
 def _unwrap(annotation: Any) -> Any:

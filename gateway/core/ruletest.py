@@ -133,14 +133,32 @@ def run_test(catalog: Catalog, test: RuleTest) -> Report:
     )
 
 
-class _Run:
-    """One case on its way."""
+def play_as_drill(catalog: Catalog, test: RuleTest) -> list[str]:
+    """Plays all cases again with every device in a drill. A drill opens nothing and commands nothing: returned is what
+    happened all the same, in words."""
+    rule = catalog.rule(test.rule)
+    if rule is None:
+        raise LookupError(f"the catalog has no rule {test.rule}")
+    found: list[str] = []
+    for trial in test.trials:
+        run = _Run(catalog, rule, trial, test.file, DeviceState.DRILL)
+        run.perform()
+        found.extend(f"{trial.name}: {case.rule} opened {case.cause}" for case in run.incidents.values())
+        found.extend(f"{trial.name}: {command} was commanded" for command in run.commands)
+    return found
 
-    def __init__(self, catalog: Catalog, rule: Rule, trial: Trial, file: str) -> None:
+
+class _Run:
+    """One case on its way. ``everywhere``: the state of all devices, whatever the case says of the one under test."""
+
+    def __init__(
+        self, catalog: Catalog, rule: Rule, trial: Trial, file: str, everywhere: DeviceState | None = None
+    ) -> None:
         self.catalog = catalog
         self.rule = rule
         self.trial = trial
         self.file = file
+        self.everywhere = everywhere
         self.engine = Engine(catalog, CommunityState(COMMUNITY))
         self.incidents: dict[str, Incident] = {}
         self.commands: list[str] = []
@@ -196,7 +214,7 @@ class _Run:
                 device.profile,
                 AGENT,
                 device.place,
-                state=DeviceState(trial.state) if self._is_under_test(device.id) else DeviceState.ACTIVE,
+                state=self._state_of(device.id),
                 attributes=device.attributes,
             )
             for device in trial.devices
@@ -209,9 +227,12 @@ class _Run:
         for name, entries in trial.lists.items():
             self._feed(ListChange("test", name, entries), trial.start)
 
-    def _is_under_test(self, device: str) -> bool:
+    def _state_of(self, device: str) -> DeviceState:
+        if self.everywhere is not None:
+            return self.everywhere
         is_agent_tested = all(other.id != DEVICE_UNDER_TEST for other in self.trial.devices)
-        return device == (AGENT if is_agent_tested else DEVICE_UNDER_TEST)
+        is_under_test = device == (AGENT if is_agent_tested else DEVICE_UNDER_TEST)
+        return DeviceState(self.trial.state) if is_under_test else DeviceState.ACTIVE
 
     def _pass(self, until: int) -> None:
         """Lets time pass as the runtime does: a tick at every deadline."""

@@ -1,0 +1,1 @@
+"""Laws over everything that the product ships as data."""
