@@ -58,7 +58,7 @@ def serve(
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def demo(context: typer.Context) -> None:
     """Run the whole district in simulation (`python -m simulators demo`; its options are passed on)."""
-    sys.exit(subprocess.call([sys.executable, "-m", "simulators", "demo", *context.args]))  # noqa: S603
+    sys.exit(subprocess.call([sys.executable, "-m", "simulators", "demo", *context.args]))
 
 
 @app.command()
@@ -68,7 +68,7 @@ def check(root: Annotated[Path, typer.Argument(help="the folder of device_profil
 
 
 @app.command("test-rules")
-def test_rules(
+def run_rule_tests(
     pattern: Annotated[str, typer.Argument(help="only rules whose id matches, such as fire.*")] = "*",
     root: Annotated[Path, typer.Option(help="the folder of device_profiles and rules")] = Path(),
 ) -> None:

@@ -122,7 +122,7 @@ def _check_title_form(value: TitleForm) -> TitleForm:
 Title = Annotated[TitleForm, AfterValidator(_check_title_form)]
 
 
-# --- vocabulary and categories ---------------------------------------------------------------------------------------
+# --- vocabulary and categories ------------------------------------------------------------------------------
 
 
 class FactorsForm(Form):
@@ -164,7 +164,7 @@ class CategoriesForm(Form):
     categories: dict[Code, CategoryForm] = Field(description="categories:")
 
 
-# --- profiles --------------------------------------------------------------------------------------------------------
+# --- profiles -----------------------------------------------------------------------------------------------
 
 
 class ReadingForm(Form):
@@ -228,7 +228,7 @@ class ProfileForm(Form):
     examples: list[ExampleForm] = []
 
 
-# --- rules -----------------------------------------------------------------------------------------------------------
+# --- rules --------------------------------------------------------------------------------------------------
 
 
 class ScheduleForm(Form):
@@ -281,7 +281,7 @@ class RuleForm(Form):
     sources: list[str] = []
 
 
-# --- rule tests ------------------------------------------------------------------------------------------------------
+# --- rule tests ---------------------------------------------------------------------------------------------
 
 
 class DeviceForm(Form):
@@ -344,7 +344,7 @@ class RuleTestForm(Form):
     cases: list[RuleCaseForm] = Field(min_length=1, description="cases: and at least one case")
 
 
-# --- reading a document into a form ----------------------------------------------------------------------------------
+# --- reading a document into a form -------------------------------------------------------------------------
 
 SomeForm = TypeVar("SomeForm", bound=Form)
 

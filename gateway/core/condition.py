@@ -39,7 +39,7 @@ def parse_duration(text: object, path: str = "") -> int:
     return round(float(found[1]) * _UNIT_MS[found[2]])
 
 
-# --- the tree --------------------------------------------------------------------------------------------------------
+# --- the tree -----------------------------------------------------------------------------------------------
 
 
 class Attribute(Struct, frozen=True):
@@ -67,14 +67,20 @@ class Compare(Struct, frozen=True):
 
 
 class All(Struct, frozen=True, tag="all"):
+    """All parts hold."""
+
     parts: tuple[Condition, ...]
 
 
 class Any(Struct, frozen=True, tag="any"):
+    """At least one part holds."""
+
     parts: tuple[Condition, ...]
 
 
 class Not(Struct, frozen=True, tag="not"):
+    """The part does not hold."""
+
     part: Condition
 
 
@@ -120,7 +126,7 @@ class Count(Struct, frozen=True, tag="count"):
 
 
 class Missing(Struct, frozen=True, tag="missing"):
-    """Nothing of the reading (or of the ``device`` at all) for ``after`` ms; None stands for the profile's heartbeat."""
+    """Nothing of the reading (or of the ``device`` at all) for ``after`` ms; None: the profile's heartbeat."""
 
     name: str
     after: int | None
@@ -191,7 +197,7 @@ def is_absence(condition: Condition) -> bool:
     return any(isinstance(leaf, Missing) for _, leaf in iter_leaves(condition))
 
 
-# --- parsing -----------------------------------------------------------------------------------------------------------
+# --- parsing ------------------------------------------------------------------------------------------------
 
 
 def parse_condition(data: object, path: str = "") -> Condition:
@@ -374,7 +380,7 @@ def _refuse_rest(rest: Mapping[str, object], path: str, known: str) -> None:
         raise ConditionError(path, f"unknown test {', '.join(map(repr, rest))}", f"known here: {known}")
 
 
-# --- in words ----------------------------------------------------------------------------------------------------------
+# --- in words -----------------------------------------------------------------------------------------------
 
 
 def show(value: object) -> str:

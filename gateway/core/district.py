@@ -42,7 +42,7 @@ class DistrictError(ValueError):
         super().__init__(f"{shown}; and {more} more" if more > 0 else shown)
 
 
-# --- the grid ------------------------------------------------------------------------------------------------------
+# --- the grid -----------------------------------------------------------------------------------------------
 
 
 class GridLevel(StrEnum):
@@ -240,7 +240,7 @@ def _check_grid_parent(grid: Grid, known: Mapping[str, Grid], scheme: GridScheme
         )
 
 
-# --- places --------------------------------------------------------------------------------------------------------
+# --- places -------------------------------------------------------------------------------------------------
 
 _ALLOWED_ABOVE: Final[Mapping[PlaceKind, tuple[PlaceKind, ...]]] = {
     PlaceKind.COMMUNITY: (),
@@ -390,7 +390,7 @@ def _climb(place: Place, by_id: Mapping[str, Place]) -> tuple[Place, ...]:
     return tuple(chain)
 
 
-# --- both ----------------------------------------------------------------------------------------------------------
+# --- both ---------------------------------------------------------------------------------------------------
 
 
 def _find_cycles(noun: str, parents: Mapping[str, str | None]) -> Iterator[Fault]:

@@ -101,7 +101,7 @@ class Source(Struct, frozen=True, omit_defaults=True):
     """The device id under which the source itself is watched (an edge agent is a device too)."""
 
 
-# --- events: everything that enters the engine -------------------------------------------------------------------
+# --- events: everything that enters the engine --------------------------------------------------------------
 
 
 class Delivery(Struct, frozen=True, tag="delivery"):
@@ -222,7 +222,7 @@ class Community(Struct, frozen=True, omit_defaults=True):
     zone: str = ""
 
 
-# --- what the engine decides ---------------------------------------------------------------------------------------
+# --- what the engine decides --------------------------------------------------------------------------------
 
 
 class Phase(StrEnum):
@@ -333,7 +333,7 @@ class Rejected(Struct, frozen=True):
 
 
 class CursorMove(Struct, frozen=True):
-    """Where the (source, spool, lane) stands after a step: all up to ``contiguous``, and ``above`` it, are committed."""
+    """Where the (source, spool, lane) stands after a step: all up to ``contiguous``, and ``above``, are in."""
 
     source: str
     spool: str

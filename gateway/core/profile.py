@@ -174,7 +174,7 @@ def normalise(profile: Profile, raw: Mapping[str, object]) -> tuple[dict[str, Va
     return values, rejected
 
 
-# --- the checks ------------------------------------------------------------------------------------------------------
+# --- the checks ---------------------------------------------------------------------------------------------
 
 
 def _make_number_check(spec: ReadingSpec) -> Believe:

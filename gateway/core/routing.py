@@ -33,6 +33,11 @@ class Finding(Struct, frozen=True):
     source: str | None = None
     fields: tuple[str, ...] = ()
 
+    @property
+    def full_key(self) -> str:
+        """The key with the values of the sighting's fields."""
+        return ":".join((self.key, *self.fields))
+
 
 class Case(Struct, frozen=True):
     """A finding on its way through the stages; what a stage has not settled yet is empty."""

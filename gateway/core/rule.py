@@ -27,7 +27,7 @@ DAY_MS: Final = 86_400_000
 
 
 class Status(StrEnum):
-    """How far a rule has come; a file's status is a ceiling. Only ``active`` opens anything, ``shadow`` only records."""
+    """How far a rule has come; a file's status is a ceiling. Only ``active`` opens anything; ``shadow`` records."""
 
     RETIRED = "retired"
     DRAFT = "draft"

@@ -95,7 +95,7 @@ def make_categories(
     return categories, {body: title.texts() for body, title in form.bodies.items()}
 
 
-# --- what the file says ----------------------------------------------------------------------------------------------
+# --- what the file says -------------------------------------------------------------------------------------
 
 
 def make_rule(
@@ -211,7 +211,7 @@ def _make_responses(document: Document, form: RuleForm, problems: list[Problem])
     return tuple(found)
 
 
-# --- what it means beside the profiles -------------------------------------------------------------------------------
+# --- what it means beside the profiles ----------------------------------------------------------------------
 
 
 def check_rule(document: Document, rule: Rule, shelf: Shelf, problems: list[Problem]) -> None:

@@ -204,7 +204,7 @@ class _Run:
                 failures.extend(failure for e in expected[time] if (failure := self._check(e)) is not None)
         return failures
 
-    # --- feeding -----------------------------------------------------------------------------------------------------
+    # --- feeding ---------------------------------------------------------------------------------------------
 
     def _begin(self) -> None:
         trial = self.trial
@@ -300,7 +300,7 @@ class _Run:
         self._cover(event, any(transition.phase is Phase.FIRING for transition in found), now)
         return step
 
-    # --- looking -----------------------------------------------------------------------------------------------------
+    # --- looking ---------------------------------------------------------------------------------------------
 
     def _cover(self, event: Event, has_fired: bool, now: int) -> None:
         kinds = {signal.kind for signal in event.message.signals} if isinstance(event, Delivery) else set()

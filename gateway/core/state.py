@@ -25,6 +25,8 @@ OPEN_LIMIT: Final = 256
 
 
 class CellState(Struct, array_like=True):
+    """A reading's last two values, and its windows as dumped."""
+
     name: str
     at: int
     value: float | bool | str | None
@@ -33,6 +35,8 @@ class CellState(Struct, array_like=True):
 
 
 class EventCellState(Struct, array_like=True):
+    """When an event was last seen, and its windows as dumped."""
+
     device: str
     kind: str
     at: int
@@ -40,12 +44,16 @@ class EventCellState(Struct, array_like=True):
 
 
 class HeardState(Struct, array_like=True):
+    """When a device was last heard of."""
+
     device: str
     at: int
     excused: int
 
 
 class CursorState(Struct, array_like=True):
+    """A cursor, with the digests that it remembers by seq."""
+
     source: str
     spool: str
     lane: str
@@ -56,7 +64,8 @@ class CursorState(Struct, array_like=True):
 
 
 class SourceState(Struct, array_like=True):
-    """``former`` are earlier connections; ``out_since`` is when the source went out of reach; ``hidden`` are the devices whose silence that explains."""
+    """``former`` are earlier connections; ``out_since`` is when the source went out of reach; ``hidden`` are the devices
+    whose silence that explains; ``outage`` is its incident."""
 
     source: str
     connection: str
@@ -106,10 +115,12 @@ _decoder: Final = msgspec.msgpack.Decoder(CommunityState)
 
 
 def encode_state(state: CommunityState) -> bytes:
+    """The bytes of a checkpoint."""
     return _encoder.encode(state)
 
 
 def decode_state(data: bytes) -> CommunityState:
+    """A checkpoint's bytes, read back."""
     return _decoder.decode(data)
 
 

@@ -37,10 +37,12 @@ class JournalFault(Exception):
 
 
 def kind_of(event: Stored) -> str:
+    """The kind of the event's row."""
     return str(event.__struct_config__.tag)
 
 
 def encode_event(event: Stored) -> bytes:
+    """The body of the event's row."""
     return _encoder.encode(event)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 from gateway.core.model import Command, Deliver, Level
 from gateway.runtime.clock import RunningClock
-from gateway.runtime.ports import Ledger, LedgerDown, Outcome, OutboxRow, OutboxState, Outgoing, Platform
+from gateway.runtime.ports import Ledger, LedgerDown, OutboxRow, OutboxState, Outcome, Outgoing, Platform
 from gateway.wire import CommandMessage, encode_command, topic_of
 
 log = logging.getLogger(__name__)

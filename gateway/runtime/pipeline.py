@@ -152,7 +152,7 @@ class Pipeline:
         """Runs a ledger call on the ledger's one thread."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, call, *args)
 
-    # --- starting and stopping ------------------------------------------------------------------------------------
+    # --- starting and stopping -------------------------------------------------------------------------------
 
     async def start(self) -> None:
         """Claims every community, reads it back, exchanges the catalog where it changed, and says how long the
@@ -225,7 +225,7 @@ class Pipeline:
     def writers(self) -> Mapping[str, Writer]:
         return self._writers
 
-    # --- gathering ---------------------------------------------------------------------------------------------------
+    # --- gathering -------------------------------------------------------------------------------------------
 
     def _gather(self) -> list[Item] | None:
         """What waits now; None when nothing does."""
@@ -258,7 +258,7 @@ class Pipeline:
         for community in self._writers:
             self._submitted.append(Item(community, event=Blind(since, until, why)))
 
-    # --- feeding -----------------------------------------------------------------------------------------------------
+    # --- feeding ---------------------------------------------------------------------------------------------
 
     async def _process(self, items: Sequence[Item]) -> None:
         """Feeds, commits and settles; what makes a commit fail is found and put aside."""
@@ -419,7 +419,7 @@ class Pipeline:
         self.counters.quarantined += 1
         log.warning("quarantined %s from %s: %s", reason, arrived.topic[:100], detail[:200])
 
-    # --- committing ----------------------------------------------------------------------------------------------------
+    # --- committing ------------------------------------------------------------------------------------------
 
     async def _write(self, work: Work) -> None:
         """Commits a batch. While the ledger is down it waits and tries again: nothing is read or acknowledged
@@ -494,7 +494,7 @@ class Pipeline:
             topic_of(community, source, "config"), encode_config(SourceConfig(version, listed)), retain=True
         )
 
-    # --- when a commit is refused ----------------------------------------------------------------------------------------
+    # --- when a commit is refused ----------------------------------------------------------------------------
 
     async def _isolate(self, items: Sequence[Item], error: Exception) -> None:
         """Feeds the batch again in ever smaller parts, until what cannot be committed stands alone."""

@@ -38,7 +38,7 @@ def load_key(path: Path) -> bytes:
     """The installation's plate key, made at the first start."""
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(path, "xb", opener=_open_private) as file:  # noqa: PTH123 - Path.open has no opener
+        with open(path, "xb", opener=_open_private) as file:
             file.write(secrets.token_bytes(KEY_BYTES))
     key = path.read_bytes()
     if len(key) != KEY_BYTES:

@@ -64,7 +64,7 @@ class Quarantined(Struct, frozen=True):
 
 
 class Fence(Struct, frozen=True):
-    """A community's fence in this batch: its head moves from ``old`` to ``new`` under ``epoch``, or nothing is written."""
+    """A community's fence in this batch: head moves from ``old`` to ``new`` under ``epoch``, or nothing is written."""
 
     community: str
     epoch: int

@@ -118,5 +118,5 @@ def write_credentials(path: Path, passwords: dict[str, str]) -> None:
     def open_private(name: str, flags: int) -> int:
         return os.open(name, flags, 0o600)
 
-    with open(path, "w", encoding="utf-8", opener=open_private) as file:  # noqa: PTH123 - Path.open has no opener
+    with open(path, "w", encoding="utf-8", opener=open_private) as file:
         file.write(msgspec.json.format(msgspec.json.encode(passwords)).decode())

@@ -20,7 +20,8 @@ START: Final = 1_795_435_200_000
 
 def make_catalog(rules: int = RULES) -> Catalog:
     """The shipped vocabulary and profiles, and ``rules`` rules on one reading: thresholds with and without hold,
-    bands, hysteresis, rates, schedules and conjunctions, in turn. About one reading in a hundred crosses the lowest thresholds."""
+    bands, hysteresis, rates, schedules and conjunctions, in turn. About one
+    reading in a hundred crosses the lowest thresholds."""
     files = {
         str(path.relative_to(ROOT)): path.read_text(encoding="utf-8")
         for pattern in ("device_profiles/**/*.yaml", "rules/categories.yaml")
@@ -30,7 +31,8 @@ def make_catalog(rules: int = RULES) -> Catalog:
         "when: {{temperature: {{above: {high}}}}}",
         "when: {{temperature: {{below: {low}}}}}\nhold: 30s",
         "when: {{temperature: {{between: [{high}, 140]}}}}\nhold: 1m",
-        "when: {{temperature: {{above: {high}}}}}\nhold: 10s\nclear: {{when: {{temperature: {{below: {mid}}}}}, hold: 1m}}",
+        "when: {{temperature: {{above: {high}}}}}\nhold: 10s\n"
+        "clear: {{when: {{temperature: {{below: {mid}}}}}, hold: 1m}}",
         "when: {{temperature: {{rate: {{within: 10m, above: {rise}}}}}}}",
         "when: {{all: [{{temperature: {{above: {high}}}}}, {{humidity: {{above: 30}}}}]}}\nhold: 20s",
         "when: {{temperature: {{above: {high}}}}}\nschedule: {{times: ['22:00-06:00']}}",
@@ -68,19 +70,18 @@ def run(seconds: float = 5.0) -> dict[str, object]:
     """Feeds packs of one temperature of each device for so many seconds. The memory is the process's peak."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     engine = make_engine(make_catalog())
-    bound = {len([e for e in engine.explain(f"room-{n:02d}", START)]) for n in range(DEVICES)}
+    bound = {len(engine.explain(f"room-{n:02d}", START)) for n in range(DEVICES)}
     if bound != {RULES}:
         raise SystemExit(f"not every rule looks at every reading: {bound}")
     packs = _packs(2000)
     for delivery, now in packs[:100]:
         engine.feed(delivery, now)
-    readings = transitions = count = 0
+    readings = transitions = 0
     started = time.process_time()
     for delivery, now in packs[100:]:
         step = engine.feed(delivery, now)
         readings += step.judged
         transitions += len(step.transitions)
-        count += 1
         if time.process_time() - started > seconds:
             break
     spent = time.process_time() - started

@@ -61,7 +61,7 @@ def run(mode: Mode, messages: int | None = None) -> dict[str, object]:
             ceiling = _drain_bare(broker, count, decodes=mode == "pack")
             gateway = _drain_gateway(folder, env, count)
     finally:
-        subprocess.run(["rm", "-rf", str(folder)], check=False)  # noqa: S603, S607
+        subprocess.run(["rm", "-rf", str(folder)], check=False)
     return {
         "mode": mode,
         "messages": count,
@@ -78,7 +78,7 @@ def _refuse_memory(folder: Path) -> None:
         ["stat", "-f", "-c", "%T", str(folder)],
         capture_output=True,
         text=True,
-        check=True,  # noqa: S603, S607
+        check=True,
     ).stdout.strip()
     if kind in ("tmpfs", "ramfs"):
         raise SystemExit(f"{folder} lies in memory ({kind}); set BENCH_DIR to a folder on a disk")
@@ -109,7 +109,7 @@ def _register(folder: Path, url: str) -> dict[str, str]:
     district = folder / "district.json"
     district.write_text(json.dumps({"grids": grids, "communities": communities}))
     env = {"SCG_DATA": str(folder / "data"), "SCG_BROKER__URL": url, "SCG_BROKER__CLIENT_PREFIX": "bench"}
-    done = subprocess.run(  # noqa: S603
+    done = subprocess.run(
         [sys.executable, "-m", "gateway", "register", str(district), "--credentials", str(folder / "secrets.json")],
         env=os.environ | env,
         cwd=ROOT,
@@ -204,7 +204,7 @@ def _drain_bare(broker: Mosquitto, count: int, *, decodes: bool) -> float:
 
 def _drain_gateway(folder: Path, env: dict[str, str], count: int) -> dict[str, float]:
     """Runs the gateway in a process of its own until all is committed; it measures itself (see `drain`)."""
-    done = subprocess.run(  # noqa: S603
+    done = subprocess.run(
         [*os.environ.get("BENCH_PREFIX", "").split(), sys.executable, "-m", "tests.bench", "drain", str(count)],
         env=os.environ | env,
         cwd=ROOT,

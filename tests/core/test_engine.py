@@ -215,9 +215,7 @@ def test_a_dead_agent_is_one_notice_that_takes_its_devices_in() -> None:
     engine = new_engine()
     engine.feed(Presence("agent-1", Status(online=True, connection="c1")), START)
     engine.feed(Presence("agent-1", Status(online=False, connection="c1")), START + M)
-    steps = []
-    for minute in range(2, 60 * 30):
-        steps.append(engine.feed(Tick(), START + minute * M))
+    steps = [engine.feed(Tick(), START + minute * M) for minute in range(2, 60 * 30)]
     notices = {i.id: i for step in steps for i in step.incidents}
     assert [(n.sort, n.cause) for n in notices.values()] == [(Sort.NOTICE, "agent-offline")]
     [notice] = notices.values()

@@ -1,0 +1,144 @@
+"""All watches of a community, and the times at which they want to be looked at."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Iterator
+
+from gateway.core.condition import Condition, Has, iter_leaves
+from gateway.core.evaluator import bind
+from gateway.core.model import Phase
+from gateway.core.registry import Key, Registry
+from gateway.core.rule import Rule, Watch, WatchState
+
+
+class Watches:
+    """Watches by (rule, key) and by device, and a heap of (time, rule, key); a device's state that ends stands in it
+    with an empty rule. Entries of watches that have moved on are skipped when they come up."""
+
+    def __init__(self) -> None:
+        self._by_key: dict[tuple[str, str], Watch] = {}
+        self._of_device: dict[str, list[Watch]] = {}
+        self._heap: list[tuple[int, str, str]] = []
+
+    def __iter__(self) -> Iterator[Watch]:
+        return iter(self._by_key.values())
+
+    def get(self, rule: str, key: str) -> Watch | None:
+        """The watch of a rule for a key."""
+        return self._by_key.get((rule, key))
+
+    def of_device(self, device: str) -> list[Watch]:
+        """The watches that look at a device."""
+        return self._of_device.get(device, [])
+
+    def of_rule(self, rule: str) -> list[Watch]:
+        """The watches of a rule."""
+        return [watch for (id, _), watch in self._by_key.items() if id == rule]
+
+    # --- binding ---------------------------------------------------------------------------------------------
+
+    def rebuild(self, rules: Iterable[Rule], registry: Registry) -> None:
+        """Binds every rule to every key that it can be asked of. All watches are quiet afterwards; see `load`."""
+        self._by_key, self._of_device, self._heap = {}, {}, []
+        spare = registry.set_windows_aside()
+        for rule in rules:
+            for key in registry.keys_of(rule):
+                self._bind(rule, key, registry)
+        registry.put_windows_back(spare)
+        for device in registry.devices.values():
+            if device.is_inactive and device.device.state_until is not None:
+                heapq.heappush(self._heap, (device.device.state_until, "", device.device.id))
+
+    def _bind(self, rule: Rule, key: Key, registry: Registry) -> None:
+        scope = registry.scope_of(key)
+        clear = bind(rule.clear, scope) if rule.clear is not None else None
+        watch = Watch(
+            rule, key.key, key.place, bind(rule.when, scope), clear, tuple(device.heard for device in key.devices)
+        )
+        self._by_key[rule.id, key.key] = watch
+        used = {
+            leaf.name
+            for condition in _conditions(rule)
+            for _, leaf in iter_leaves(condition)
+            if not isinstance(leaf, Has)
+        }
+        is_about_silence = rule.is_absence or rule.missing == "clear"
+        for device in key.devices:
+            self._of_device.setdefault(device.device.id, []).append(watch)
+            for name in used:
+                if name in device.cells:
+                    device.cells[name].watches.append(watch)
+                if name in device.events:
+                    device.events[name].watches.append(watch)
+            if is_about_silence:
+                device.absence.append(watch)
+
+    def dump(self) -> list[WatchState]:
+        """The state of every watch that has one."""
+        return [watch.dump() for watch in self if watch.is_busy or watch.wake_at is not None or watch.note]
+
+    def load(self, states: Iterable[WatchState]) -> Iterator[Watch]:
+        """Gives states back to the watches that still are there; yields those that are not quiet."""
+        for state in states:
+            watch = self._by_key.get((state.rule, state.key))
+            if watch is None:
+                continue
+            watch.load(state)
+            if state.wake_at is not None:
+                self.wake_at(watch, state.wake_at)
+            if watch.is_busy:
+                yield watch
+
+    # --- time ------------------------------------------------------------------------------------------------
+
+    def schedule(self, watch: Watch, now: int) -> None:
+        """Notes when the watch must be looked at though nothing arrives."""
+        due = watch.due(now)
+        if due is not None and (watch.wake_at is None or due < watch.wake_at):
+            self.wake_at(watch, due)
+
+    def wake_at(self, watch: Watch, due: int) -> None:
+        """Notes a time for the watch."""
+        watch.wake_at = due
+        heapq.heappush(self._heap, (due, watch.rule.id, watch.key))
+
+    def has_due_before(self, time: int) -> bool:
+        """Whether anything may want to be looked at before that time."""
+        return bool(self._heap) and self._heap[0][0] < time
+
+    def pop_due(self, until: int) -> tuple[int, Watch | str] | None:
+        """The first thing due up to ``until``, with its time: a watch, or the id of a device whose state ends."""
+        while self._heap and self._heap[0][0] <= until:
+            time, rule, key = heapq.heappop(self._heap)
+            if not rule:
+                return time, key
+            watch = self._by_key.get((rule, key))
+            if watch is not None and watch.wake_at == time:
+                watch.wake_at = None
+                return time, watch
+        return None
+
+    def next_due(self) -> int | None:
+        """When something is due next. A device that was heard of since has put its absence deadline off: that needs no
+        tick, only a new time."""
+        while self._heap:
+            time, rule, key = self._heap[0]
+            if not rule:
+                return time
+            watch = self._by_key.get((rule, key))
+            if watch is not None and watch.wake_at == time:
+                due = time if watch.phase is not Phase.QUIET or watch.note else watch.due(time - 1)
+                if due == time:
+                    return time
+                watch.wake_at = None
+                heapq.heappop(self._heap)
+                if due is not None:
+                    self.wake_at(watch, due)
+            else:
+                heapq.heappop(self._heap)
+        return None
+
+
+def _conditions(rule: Rule) -> list[Condition]:
+    return [rule.when] if rule.clear is None else [rule.when, rule.clear]
