@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import random
 import uuid
@@ -15,6 +14,7 @@ from msgspec import Struct
 from paho.mqtt.enums import MQTTProtocolVersion
 
 from gateway.adapters.mqtt_connection import (
+    VERSIONS,
     BrokerSettings,
     ConnectFailed,
     Connection,
@@ -26,18 +26,17 @@ from gateway.adapters.mqtt_connection import (
 )
 from gateway.adapters.mqtt_packets import Received, write_pubacks, write_publish
 from gateway.runtime.ports import Arrived, Clock, Outgoing
+from gateway.wire import GATEWAY_STATUS, Status, encode_status, topic_of
 
-__all__ = ["STATUS_TOPIC", "BrokerSettings", "InboxCounters", "MqttInbox"]
+__all__ = ["BrokerSettings", "InboxCounters", "MqttInbox"]
 
 log = logging.getLogger(__name__)
 
-STATUS_TOPIC: Final = "sc/v1/gateway/status"
-"""Whether a gateway listens (retained); telemetry of the sources waits while none does."""
-
 PLANS: Final = (
-    SessionPlan(0, "alarm", ("sc/v1/+/+/alarm",), 500),
-    SessionPlan(1, "telemetry", ("sc/v1/+/+/telemetry", "sc/v1/+/+/status", "sc/v1/+/+/reply"), 2_000),
+    SessionPlan(0, "alarm", (topic_of("+", "+", "alarm"),), 500),
+    SessionPlan(1, "telemetry", tuple(topic_of("+", "+", leaf) for leaf in ("telemetry", "status", "reply")), 2_000),
 )
+"""Two sessions, because one would let unacknowledged telemetry stand before a press."""
 
 WAITING_BYTES: Final = 64 * 1024 * 1024
 """A session is not read while so much of it waits in memory."""
@@ -104,7 +103,7 @@ class MqttInbox:
             for plan in PLANS
         )
 
-    # --- life ---------------------------------------------------------------------------------------------------
+    # --- life ------------------------------------------------------------------------------------------------
 
     def on_link(self, callback: Callable[[bool], None]) -> None:
         """``callback(False)`` when the gateway cannot hear any more, ``callback(True)`` when it can again."""
@@ -142,7 +141,7 @@ class MqttInbox:
         """Whether both sessions are connected and subscribed."""
         return self._is_up
 
-    # --- in -----------------------------------------------------------------------------------------------------
+    # --- in --------------------------------------------------------------------------------------------------
 
     def take(self, limit: int) -> list[Arrived]:
         """What is waiting: all of the alarm lane, then at most ``limit`` of the telemetry lane."""
@@ -174,7 +173,7 @@ class MqttInbox:
         self.counters.acknowledged += acknowledged
         self.counters.stale += sum(1 for one in arrived if one.mid) - acknowledged
 
-    # --- out ----------------------------------------------------------------------------------------------------
+    # --- out -------------------------------------------------------------------------------------------------
 
     def publish(self, messages: Sequence[Outgoing]) -> Sequence[Outgoing]:
         """Sends at QoS 1, without waiting. Returns the messages that were not taken (no link, or too many on their
@@ -186,7 +185,7 @@ class MqttInbox:
         those not confirmed; they may still arrive, so whoever sends them again needs an idempotency key."""
         return await self._outbound.put_confirmed(messages, timeout_s)
 
-    # --- what the sessions report -----------------------------------------------------------------------------------
+    # --- what the sessions report ----------------------------------------------------------------------------
 
     def _take_in(self, received: Received) -> None:
         for mid, reason in received.confirmed:
@@ -238,8 +237,8 @@ class MqttInbox:
             listener(is_up)
 
     def _status_message(self, *, is_online: bool) -> Outgoing:
-        body = {"online": is_online, "connection": self._sessions[0].connection_id, "at": self._clock()}
-        return Outgoing(STATUS_TOPIC, json.dumps(body).encode(), retain=True)
+        status = Status(is_online, self._sessions[0].connection_id, clock=self._clock())
+        return Outgoing(GATEWAY_STATUS, encode_status(status), retain=True)
 
 
 class _Session:
@@ -262,6 +261,7 @@ class _Session:
         self.connection_id = ""
         self.is_open = False
         self._waiting_bytes = 0
+        self._versions = list(VERSIONS[settings.version])
         self._settings = settings
         self._endpoint = endpoint
         self._clock = clock
@@ -299,13 +299,16 @@ class _Session:
         self.connection, self.is_open = None, False
 
     async def _connect(self) -> Connection:
-        """A connection that is subscribed. Raises ConnectFailed."""
+        """A connection that is subscribed, in the version that was right the last time if that still is. Raises
+        ConnectFailed."""
         try:
-            return await self._connect_as(MQTTProtocolVersion.MQTTv5)
+            return await self._connect_as(self._versions[0])
         except ConnectFailed as failure:
-            if not failure.other_version:
+            if not failure.other_version or len(self._versions) == 1:
                 raise
-        return await self._connect_as(MQTTProtocolVersion.MQTTv311)
+        connection = await self._connect_as(self._versions[1])
+        self._versions.reverse()
+        return connection
 
     async def _connect_as(self, version: MQTTProtocolVersion) -> Connection:
         sock = await open_socket(self._endpoint)
@@ -313,8 +316,7 @@ class _Session:
         self.connection_id = uuid.uuid4().hex[:12]
         will = None
         if self.plan.index == 0:
-            body = {"online": False, "connection": self.connection_id}
-            will = Will(STATUS_TOPIC, json.dumps(body).encode())
+            will = Will(GATEWAY_STATUS, encode_status(Status(online=False, connection=self.connection_id)))
         connection = Connection(
             sock, self._settings, self.plan, self.generation, version, will, self._clock, self._receive
         )

@@ -13,7 +13,7 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, Literal
 from urllib.parse import urlsplit
 
 from msgspec import Struct
@@ -30,11 +30,20 @@ from gateway.runtime.ports import Clock
 
 KEEPALIVE_S: Final = 20
 CONNECT_TIMEOUT_S: Final = 10.0
+V5_TIMEOUT_S: Final = 3.0
+"""How long a broker has to answer in MQTT 5 before 3.1.1 is tried: some that know only that wait for more, silently."""
+
 SESSION_EXPIRY_S: Final = 7 * 86_400
 """How long the broker keeps a session while no gateway is there: one that is gone must not fill it for ever."""
 
 READ_BYTES: Final = 64 * 1024
 """Read per wake-up: about 300 single readings, then the other session has its turn."""
+
+VERSIONS: Final = {
+    "auto": (MQTTProtocolVersion.MQTTv5, MQTTProtocolVersion.MQTTv311),
+    "5": (MQTTProtocolVersion.MQTTv5,),
+    "3.1.1": (MQTTProtocolVersion.MQTTv311,),
+}
 
 _UNSUPPORTED_VERSION: Final = 0x84
 
@@ -42,13 +51,15 @@ _UNSUPPORTED_VERSION: Final = 0x84
 class BrokerSettings(Struct, frozen=True):
     """Where the broker is and who we are there. ``url`` is ``mqtt[s]://host[:port]``; the two client ids begin with
     ``client_prefix`` and must be this installation's alone, because a broker ends a session when its id connects
-    anew. ``ca_file`` replaces the system's certificate authorities for ``mqtts``."""
+    anew. ``ca_file`` replaces the system's certificate authorities for ``mqtts``. ``version`` auto tries MQTT 5, then
+    3.1.1."""
 
     url: str
     username: str | None = None
     password: str | None = None
     ca_file: str | None = None
     client_prefix: str = "scg"
+    version: Literal["auto", "5", "3.1.1"] = "auto"
 
     def __repr__(self) -> str:
         return f"BrokerSettings(url={self.url!r}, username={self.username!r}, client_prefix={self.client_prefix!r})"
@@ -183,7 +194,7 @@ class Connection:
         self._paho.on_subscribe = self._on_subscribe
         self._paho.on_disconnect = self._on_disconnect
 
-    # --- connecting ---------------------------------------------------------------------------------------------
+    # --- connecting ------------------------------------------------------------------------------------------
 
     async def open(self, endpoint: Endpoint) -> None:
         """Connects and subscribes; messages may be delivered before it returns. Raises ConnectFailed."""
@@ -200,11 +211,12 @@ class Connection:
             clean_start=False if self.is_v5 else paho.MQTT_CLEAN_START_FIRST_ONLY,
             properties=properties,
         )
+        timeout_s = V5_TIMEOUT_S if self.is_v5 else CONNECT_TIMEOUT_S
         try:
-            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+            async with asyncio.timeout(timeout_s):
                 await self._ready
         except TimeoutError:
-            raise ConnectFailed(f"no answer within {CONNECT_TIMEOUT_S:g} s", other_version=self.is_v5) from None
+            raise ConnectFailed(f"no answer within {timeout_s:g} s", other_version=True) from None
 
     def _on_connect(
         self, client: paho.Client, _data: Any, flags: paho.ConnectFlags, reason: ReasonCode, properties: Any
@@ -263,7 +275,7 @@ class Connection:
         elif self._paho.loop_misc() != MQTTErrorCode.MQTT_ERR_SUCCESS or self._paho_socket.is_closed:
             self.lose(f"no answer for {KEEPALIVE_S} s")
 
-    # --- reading --------------------------------------------------------------------------------------------------
+    # --- reading ---------------------------------------------------------------------------------------------
 
     def pause(self) -> None:
         """Leaves the socket alone from now on; the broker notices through TCP."""
@@ -310,7 +322,7 @@ class Connection:
         if code != MQTTErrorCode.MQTT_ERR_SUCCESS or self._paho_socket.is_closed:
             self.lose(paho.error_string(code))
 
-    # --- writing --------------------------------------------------------------------------------------------------
+    # --- writing ---------------------------------------------------------------------------------------------
 
     def write(self, data: bytes | bytearray) -> None:
         """All that is written in one turn of the event loop leaves in one system call."""
@@ -340,11 +352,11 @@ class Connection:
             self._is_writer_added = False
             self._loop.remove_writer(self._sock.fileno())
 
-    # --- ending ---------------------------------------------------------------------------------------------------
+    # --- ending ----------------------------------------------------------------------------------------------
 
     def lose(self, why: str) -> None:
         """The connection is gone; the first reason counts."""
-        self._fail(ConnectFailed(why, other_version=self.is_v5))
+        self._fail(ConnectFailed(why, other_version=True))
         if not self._lost.done():
             self._lost.set_result(why)
         self.close()

@@ -12,11 +12,12 @@ from typing import Final
 from msgspec import Struct
 
 from gateway.runtime.ports import Arrived, Outgoing
+from gateway.wire import PAYLOAD_LIMIT
 
 LONGEST_PACKET: Final = 8 * 1024 * 1024
-CUT_BYTES: Final = 128 * 1024
-"""Of a message longer than LONGEST_PACKET only so much is kept. Cut short, it is no JSON any more, so it goes the way
-of all that cannot be decoded: quarantined, counted, acknowledged. Were it refused here, it would come back for ever."""
+CUT_BYTES: Final = 2 * PAYLOAD_LIMIT
+"""Of a message longer than LONGEST_PACKET only so much is kept, which is still too long to be decoded: it goes the way
+of all that cannot be, and is quarantined, counted and acknowledged. Were it refused here, it would come for ever."""
 
 PINGREQ: Final = b"\xc0\x00"
 
