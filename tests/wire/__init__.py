@@ -1,0 +1,1 @@
+"""The wire: what sources send, understood or refused, never raised."""
