@@ -11,6 +11,7 @@ import sys
 from collections.abc import AsyncIterator
 from typing import Final
 
+from gateway.adapters.broker import EmbeddedBroker
 from gateway.adapters.ledger import open_ledger
 from gateway.adapters.mqtt import BrokerSettings, MqttInbox
 from gateway.adapters.platform import HttpPlatform
@@ -76,21 +77,23 @@ def plate_fields(catalog: Catalog) -> dict[str, set[str]]:
 
 
 @contextlib.asynccontextmanager
-async def open_broker(settings: Settings, ledger: Ledger, clock: RunningClock) -> AsyncIterator[BrokerSettings]:
-    """The broker to connect to: the configured one, or an embedded one of our own for as long as this is open."""
+async def open_broker(
+    settings: Settings, ledger: Ledger, clock: RunningClock
+) -> AsyncIterator[tuple[BrokerSettings, str]]:
+    """The broker to connect to, and its address for sources: the configured one, or an embedded one of our own for as
+    long as this is open."""
     broker = settings.broker
     if broker.url is not None:
         password = broker.password.get_secret_value() if broker.password is not None else None
-        yield BrokerSettings(
+        configured = BrokerSettings(
             url=broker.url,
             username=broker.username,
             password=password,
             ca_file=str(broker.ca_file) if broker.ca_file is not None else None,
             client_prefix=broker.client_prefix,
         )
+        yield configured, broker.url
         return
-    from gateway.adapters.broker import EmbeddedBroker
-
     password = ledger.issue_credentials([GATEWAY_IDENTITY], clock())[GATEWAY_IDENTITY]
     embedded = EmbeddedBroker(
         settings.data / "broker",
@@ -101,7 +104,8 @@ async def open_broker(settings: Settings, ledger: Ledger, clock: RunningClock) -
     )
     url = await embedded.start()
     try:
-        yield BrokerSettings(url=url, username=GATEWAY_IDENTITY, password=password, client_prefix=broker.client_prefix)
+        own = BrokerSettings(url=url, username=GATEWAY_IDENTITY, password=password, client_prefix=broker.client_prefix)
+        yield own, embedded.source_url
     finally:
         await embedded.stop()
 
@@ -138,7 +142,7 @@ async def serve(settings: Settings, *, stats: bool = False, stop: asyncio.Event 
     catalog = read_catalog(settings.profiles, settings.rules)
     ledger = open_migrated_ledger(settings)
     platform = open_platform(settings)
-    async with open_broker(settings, ledger, clock) as broker:
+    async with open_broker(settings, ledger, clock) as (broker, source_url):
         inbox = MqttInbox(broker, clock)
         pipeline = Pipeline(
             ledger,
@@ -153,7 +157,7 @@ async def serve(settings: Settings, *, stats: bool = False, stop: asyncio.Event 
         inbox.on_link(pipeline.link_changed)
         await inbox.start()
         await pipeline.start()
-        _say({"event": "ready", "broker": broker.url, "communities": len(pipeline.writers)})
+        _say({"event": "ready", "broker": source_url, "communities": len(pipeline.writers)})
         tasks = [asyncio.create_task(pipeline.run()), asyncio.create_task(outbox.run())]
         if stats:
             tasks.append(asyncio.create_task(_tell_stats(pipeline, ledger)))

@@ -21,6 +21,7 @@ from gateway.runtime.catalog_files import read_catalog
 from gateway.runtime.explaining import explain_device
 from gateway.runtime.ports import LedgerDown
 from gateway.runtime.registrar import read_district, register, write_credentials
+from gateway.runtime.writer import without_collector
 from gateway.settings import read_settings
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
@@ -97,7 +98,8 @@ def register_district(
     catalog = read_catalog(settings.profiles, settings.rules)
     ledger = assembly.open_migrated_ledger(settings)
     clock = assembly.open_clock(settings)
-    with typer.progressbar(length=len(district.communities), label="registering", file=sys.stderr) as bar:
+    bar_of = typer.progressbar(length=len(district.communities), label="registering", file=sys.stderr)
+    with without_collector(), bar_of as bar:
         done = register(
             ledger,
             district,

@@ -64,8 +64,8 @@ class CursorState(Struct, array_like=True):
 
 
 class SourceState(Struct, array_like=True):
-    """``former`` are earlier connections; ``out_since`` is when the source went out of reach; ``hidden`` are the devices
-    whose silence that explains; ``outage`` is its incident."""
+    """``former`` are earlier connections; ``out_since`` is when the source went out of reach; ``hidden``
+    are the devices whose silence that explains; ``outage`` is its incident."""
 
     source: str
     connection: str

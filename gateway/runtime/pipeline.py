@@ -41,7 +41,7 @@ from gateway.runtime.ports import (
     Outgoing,
     Quarantined,
 )
-from gateway.runtime.writer import Catalogs, Writer, load_writer
+from gateway.runtime.writer import Catalogs, Writer, load_writer, without_collector
 from gateway.wire import (
     DeviceConfig,
     Message,
@@ -162,9 +162,10 @@ class Pipeline:
         await self.on_ledger(self._ledger.save_catalog, self._catalog.hash, self._catalog.files, now)
         communities = [community.id for community in await self.on_ledger(self._ledger.communities)]
         claims = await self.on_ledger(self._ledger.claim, communities, now)
-        for claim in claims:
-            writer = await self.on_ledger(load_writer, self._ledger, claim, self._catalogs, self._catalog)
-            self._writers[writer.community] = writer
+        with without_collector():
+            for claim in claims:
+                writer = await self.on_ledger(load_writer, self._ledger, claim, self._catalogs, self._catalog)
+                self._writers[writer.community] = writer
         work = self._new_work()
         for writer in self._writers.values():
             work.touched[writer.community] = writer
