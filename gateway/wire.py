@@ -276,6 +276,9 @@ class _Record(Struct, gc=False, forbid_unknown_fields=True):
     t: float = 0.0
 
 
+_ABSENT: Final = Raw(b"")
+
+
 class _Envelope(Struct, gc=False, forbid_unknown_fields=True):
     v: int
     spool: str
@@ -285,8 +288,8 @@ class _Envelope(Struct, gc=False, forbid_unknown_fields=True):
     sent_at: float
     taken_at: float
     # The digest is over the bytes as they came, so they are cut out here and decoded afterwards.
-    events: Raw = Raw(b"")
-    pack: Raw = Raw(b"")
+    events: Raw = _ABSENT
+    pack: Raw = _ABSENT
     bad: tuple[BadRecord, ...] = ()
 
 
@@ -333,6 +336,8 @@ class _Odd(Exception):
 
 _known: Final = _Known()
 _spools: Final[set[str]] = set()
+_devices: Final[set[str]] = set()
+_kinds: Final[set[str]] = set()
 _envelopes: Final = msgspec.json.Decoder(_Envelope)
 _packs: Final = msgspec.json.Decoder(list[_Record])
 _signals: Final = msgspec.json.Decoder(tuple[Signal, ...])
@@ -373,8 +378,9 @@ def _decode_fast(address: Topic, payload: bytes) -> Message:
     ):
         raise _Odd
     if spool not in _spools:
-        _remember_spool(spool)
-    events, pack = bytes(envelope.events), bytes(envelope.pack)
+        _remember(spool, _TOKEN, _spools)
+    events = b"" if envelope.events is _ABSENT else bytes(envelope.events)
+    pack = b"" if envelope.pack is _ABSENT else bytes(envelope.pack)
     if not (events or pack) or len(payload) - len(events) - len(pack) > _HEAD_MOST:
         raise _Odd
     taken_ms = round(taken_at * 1000)
@@ -390,21 +396,24 @@ def _decode_fast(address: Topic, payload: bytes) -> Message:
         _read_events(events) if events else (),
         _read_pack(pack) if pack else [],
         (),
-        _digest(spool, envelope.lane, seq, taken_ms, events, pack),
+        _digest(seq, taken_ms, events, pack),
     )
 
 
-def _digest(spool: str, lane: Lane, seq: int, taken_ms: int, events: bytes, pack: bytes) -> int:
-    head = f"{spool} {lane.value} {seq} {taken_ms} {len(events)} ".encode()
-    return int.from_bytes(hashlib.blake2b(head + events + pack, digest_size=8).digest(), "big") >> 1
+def _digest(seq: int, taken_ms: int, events: bytes, pack: bytes) -> int:
+    """63 bits over what a resend does not change. It is only ever compared within one source, spool and lane."""
+    content = hashlib.blake2b(b"%b\n%b" % (events, pack), digest_size=8).digest()
+    # Odd multipliers spread the two numbers over all bits, far cheaper than printing them to be hashed.
+    return (int.from_bytes(content, "big") ^ seq * 0x9E3779B97F4A7C15 ^ taken_ms * 0xC2B2AE3D27D4EB4F) & (2**63 - 1)
 
 
-def _remember_spool(spool: str) -> None:
-    if _TOKEN.fullmatch(spool) is None:
+def _remember(text: str, pattern: re.Pattern[str], seen: set[str]) -> None:
+    """Checks a text once, and not again. What is seen is forgotten together when there is too much."""
+    if pattern.fullmatch(text) is None:
         raise _Odd
-    if len(_spools) >= _CACHE_LIMIT:
-        _spools.clear()
-    _spools.add(spool)
+    if len(seen) >= _CACHE_LIMIT:
+        seen.clear()
+    seen.add(text)
 
 
 def _read_events(raw: bytes) -> tuple[Signal, ...]:
@@ -412,11 +421,11 @@ def _read_events(raw: bytes) -> tuple[Signal, ...]:
     if len(raw) > _ENTRY_MOST * (len(signals) + 1):
         raise _Odd
     for signal in signals:
-        if (
-            _ID.fullmatch(signal.device) is None
-            or _WORD.fullmatch(signal.kind) is None
-            or (signal.data and _faults_of(signal.data))
-        ):
+        if signal.device not in _devices:
+            _remember(signal.device, _ID, _devices)
+        if signal.kind not in _kinds:
+            _remember(signal.kind, _WORD, _kinds)
+        if signal.data and _faults_of(signal.data):
             raise _Odd
     return signals
 
@@ -674,19 +683,24 @@ def _size_of(value: object) -> int:
 
 
 def _check_texts(found: dict[str, Any]) -> None:
-    stack: list[tuple[dict[str, Any] | list[Any], str]] = [(found, "$")]
-    while stack:
-        outer, where = stack.pop()
-        pairs: Iterable[tuple[object, Any]] = outer.items() if isinstance(outer, dict) else enumerate(outer)
-        for key, value in pairs:
-            for text in (key, value):
-                if isinstance(text, str) and len(text) > TEXT_LIMIT:
-                    raise _Refused(
-                        "binary-member",
-                        f"{where} has a string of {len(text)} characters at {_echo(key)}; at most {TEXT_LIMIT} may be",
-                    )
-            if isinstance(value, (dict, list)):
-                stack.append((value, f"{where}.{_echo(key)}"[:100]))
+    """Refuses any string, member name or value, that is too long."""
+    waiting: list[dict[str, Any] | list[Any]] = [found]
+    while waiting:
+        outer = waiting.pop()
+        if isinstance(outer, dict):
+            for member in outer:
+                if len(member) > TEXT_LIMIT:
+                    raise _Refused("binary-member", f"a member's name has {len(member)} characters, over {TEXT_LIMIT}")
+            members: Iterable[tuple[object, Any]] = outer.items()
+        else:
+            members = enumerate(outer)
+        for name, value in members:
+            if isinstance(value, str):
+                if len(value) > TEXT_LIMIT:
+                    where = f"the string at {_echo(name)} has {len(value)} characters"
+                    raise _Refused("binary-member", f"{where}; at most {TEXT_LIMIT} may be")
+            elif isinstance(value, (dict, list)):
+                waiting.append(value)
 
 
 def _read_envelope(address: Topic, envelope: Mapping[str, Any], payload: bytes) -> Message:
@@ -719,7 +733,7 @@ def _read_envelope(address: Topic, envelope: Mapping[str, Any], payload: bytes) 
     signals = _read_events_slowly(events or [], bad)
     measurements = _PackReader(bad).read(pack or [])
     raw_events, raw_pack = _find_raws(payload, events, pack)
-    digest = _digest(spool, Lane(address.leaf), seq, times["taken_at"], raw_events, raw_pack)
+    digest = _digest(seq, times["taken_at"], raw_events, raw_pack)
     return Message(
         address.community,
         address.source,
