@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import heapq
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final
@@ -99,7 +100,7 @@ class MemoryInbox:
         for one in arrived:
             session = self._sessions[one.session]
             if self._is_up and one.generation == session.generation:
-                session.in_flight.pop(one.mid, None)
+                session.settle(one.mid)
         self._deliver()
 
     def publish(self, messages: Sequence[Outgoing]) -> Sequence[Outgoing]:
@@ -138,20 +139,27 @@ class _MemorySession:
         self.waiting: list[Arrived] = []
         self._index = index
         self._window = window
+        self._free: list[int] = []
 
     def deliver(self, now: int) -> None:
         """Moves messages from the queue to the gateway, as far as the window reaches."""
         while self.queue and len(self.in_flight) < self._window:
             topic, payload, is_repeat = self.queue.popleft()
             # The lowest free id, so that ids are used again as soon as they can be: the hardest case for the gateway.
-            mid = next(candidate for candidate in range(1, 65_536) if candidate not in self.in_flight)
+            mid = heapq.heappop(self._free) if self._free else len(self.in_flight) + 1
             self.in_flight[mid] = (topic, payload)
             self.waiting.append(Arrived(topic, payload, mid, self.generation, self._index, now, is_repeat))
+
+    def settle(self, mid: int) -> None:
+        """Acknowledged: the message is gone, and its packet id free again."""
+        if self.in_flight.pop(mid, None) is not None:
+            heapq.heappush(self._free, mid)
 
     def take_back(self) -> None:
         """The link is gone: what was in flight will be delivered again, before everything else."""
         self.queue.extendleft((topic, payload, True) for topic, payload in reversed(self.in_flight.values()))
         self.in_flight.clear()
+        self._free.clear()
 
     def take(self, limit: int) -> list[Arrived]:
         taken, self.waiting = self.waiting[:limit], self.waiting[limit:]
