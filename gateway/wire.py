@@ -49,6 +49,8 @@ ABSOLUTE_TIME: Final = 2**28
 OLDEST_S: Final = 86_400
 """How far before ``taken_at`` a record may lie."""
 
+_OLDEST: Final = -OLDEST_S
+
 SENML_VERSION: Final = 10
 """The version of RFC 8428."""
 
@@ -383,7 +385,7 @@ def _decode_fast(address: Topic, payload: bytes) -> Message:
     pack = b"" if envelope.pack is _ABSENT else bytes(envelope.pack)
     if not (events or pack) or len(payload) - len(events) - len(pack) > _HEAD_MOST:
         raise _Odd
-    taken_ms = round(taken_at * 1000)
+    taken_ms = int(taken_at * 1000 + 0.5)
     return Message(
         address.community,
         address.source,
@@ -391,7 +393,7 @@ def _decode_fast(address: Topic, payload: bytes) -> Message:
         spool,
         seq,
         envelope.floor,
-        round(sent_at * 1000),
+        int(sent_at * 1000 + 0.5),
         taken_ms,
         _read_events(events) if events else (),
         _read_pack(pack) if pack else [],
@@ -439,7 +441,7 @@ def _read_pack(raw: bytes) -> list[Measurement]:
     add = measurements.append
     names = _known[""]
     base_unit: str | None = None
-    base_time, last, is_sorted = 0.0, -OLDEST_S * 1000, True
+    base_time, last, is_sorted = 0.0, _OLDEST * 1000, True
     for record in records:
         if record.bn is not None:
             names = _known[record.bn]
@@ -463,20 +465,22 @@ def _read_pack(raw: bytes) -> list[Measurement]:
         elif record.vb is not None or record.vs is not None:
             raise _Odd
         when = base_time + record.t
-        if when:
-            if not -OLDEST_S <= when < CLOCK_LIMIT:
+        if when < 0:
+            if when < _OLDEST:
                 raise _Odd
-            if when >= ABSOLUTE_TIME:
-                offset, time = 0, when
-            else:
-                offset, time = round(when * 1000) if when < 0 else 0, None
-            add(Measurement(names[record.n], value, record.u or base_unit, offset, time))
+            offset = int(when * 1000 - 0.5)
+            add(Measurement(names[record.n], value, record.u or base_unit, offset))
             if offset < last:
                 is_sorted = False
             last = offset
-        else:
+            continue
+        last = 0
+        if when < ABSOLUTE_TIME:
             add(Measurement(names[record.n], value, record.u or base_unit))
-            last = 0
+        elif when < CLOCK_LIMIT:
+            add(Measurement(names[record.n], value, record.u or base_unit, 0, when))
+        else:
+            raise _Odd
     if not is_sorted:
         measurements.sort(key=_offset_of)
     return measurements
@@ -722,7 +726,7 @@ def _read_envelope(address: Topic, envelope: Mapping[str, Any], payload: bytes) 
         second = _number_in(envelope.get(name))
         if second is None or not 0 <= second < CLOCK_LIMIT:
             raise _Refused("bad-time", f"{name} {_echo(envelope.get(name))} is no number of seconds from 0 to 2**33")
-        times[name] = round(second * 1000)
+        times[name] = int(second * 1000 + 0.5)
     events, pack, told = (envelope.get(name) for name in ("events", "pack", "bad"))
     if events is None and pack is None and told is None:
         raise _Refused("bad-envelope", "neither events nor pack; send at least one of them, if only empty")
@@ -867,7 +871,7 @@ class _PackReader:
         when = self._find_time(record)
         if when >= ABSOLUTE_TIME:
             return Measurement(name, value, unit, 0, when)
-        return Measurement(name, value, unit, round(when * 1000) if when < 0 else 0)
+        return Measurement(name, value, unit, int(when * 1000 - 0.5) if when < 0 else 0)
 
     def _take_bases(self, record: Mapping[str, Any]) -> None:
         """Sets what the record sets. A base field that is none spoils every record after it that would use it."""
@@ -957,7 +961,7 @@ class _PackReader:
         when: float = self._base("bt", 0.0) + number
         if not when < CLOCK_LIMIT:
             raise _BadRecord("bad-time", f"its time {_echo(when)} is no time in seconds")
-        if when < -OLDEST_S:
+        if when < _OLDEST:
             raise _BadRecord(
                 "too-old",
                 f"it lies {_echo(-when)} s before taken_at, more than {OLDEST_S}; give it a message of its own",
