@@ -1,4 +1,7 @@
-"""How long the wire takes: `python -m tests.wire.bench`. Microseconds, the best of many short rounds, which other work on the machine disturbs least."""
+"""How long the wire takes: `python -m tests.wire.bench`.
+
+Microseconds, the best of many short rounds, which other work on the machine disturbs least.
+"""
 
 from __future__ import annotations
 
