@@ -1,4 +1,7 @@
-"""A ledger that lives in memory, for tests: the same statements on SQLite without a file."""
+"""A ledger that lives in memory, for tests and trials: the same statements on SQLite without a file.
+
+It is no second implementation, so it cannot differ from the real one in what it refuses.
+"""
 
 from __future__ import annotations
 

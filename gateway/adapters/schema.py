@@ -1,8 +1,11 @@
-"""The ledger's tables, for SQLite and PostgreSQL alike. Times are milliseconds UTC; documents are JSON bytes."""
+"""The ledger's tables, for SQLite and PostgreSQL alike. Times are milliseconds UTC; documents are JSON bytes.
+
+SQLite's tables are STRICT: a text in a column of numbers is refused there as PostgreSQL refuses it.
+"""
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 from sqlalchemy import (
     BigInteger,
@@ -16,7 +19,6 @@ from sqlalchemy import (
     PrimaryKeyConstraint,
     Table,
     Text,
-    UniqueConstraint,
     text,
 )
 
@@ -29,115 +31,115 @@ metadata: Final = MetaData(
     }
 )
 
-community = Table(
+# A STRICT table knows INTEGER, TEXT and BLOB; SQLite's INTEGER holds 64 bits.
+NUMBER: Final = BigInteger().with_variant(Integer(), "sqlite")
+FLAG: Final = Boolean().with_variant(Integer(), "sqlite")
+
+
+def _table(name: str, *parts: Any) -> Table:
+    return Table(name, metadata, *parts, sqlite_strict=True)
+
+
+def _where(condition: str) -> dict[str, Any]:
+    """A partial index's condition, in the words of both databases."""
+    return {"sqlite_where": text(condition), "postgresql_where": text(condition)}
+
+
+community = _table(
     "community",
-    metadata,
     Column("id", Text, primary_key=True),
-    Column("serial", Integer, nullable=False, unique=True),
+    Column("serial", NUMBER, nullable=False, unique=True),
     Column("name", Text, nullable=False),
     Column("document", LargeBinary, nullable=False),
-    Column("epoch", BigInteger, nullable=False),
-    Column("head", BigInteger, nullable=False),
-    Column("claimed_at", BigInteger, nullable=False),
+    Column("epoch", NUMBER, nullable=False),
+    Column("head", NUMBER, nullable=False),
+    Column("claimed_at", NUMBER, nullable=False),
 )
 
-journal = Table(
+# The journal and the cursors take a row of every message. Their community is there without a foreign key: the fence of
+# the same transaction has just moved its head.
+journal = _table(
     "journal",
-    metadata,
-    Column("community", Text, ForeignKey("community.id"), nullable=False),
-    Column("seq", BigInteger, nullable=False),
-    Column("at", BigInteger, nullable=False),
+    Column("community", Text, nullable=False),
+    Column("seq", NUMBER, nullable=False),
+    Column("at", NUMBER, nullable=False),
     Column("kind", Text, nullable=False),
     Column("source", Text, nullable=False),
     Column("lane", Text, nullable=False),
     Column("event_id", Text),
-    Column("digest", BigInteger, nullable=False),
+    Column("digest", NUMBER, nullable=False),
     Column("catalog", Text, nullable=False),
     Column("body", LargeBinary, nullable=False),
     PrimaryKeyConstraint("community", "seq"),
-    Index(
-        "uq_journal_event_id",
-        "event_id",
-        unique=True,
-        sqlite_where=text("event_id IS NOT NULL"),
-        postgresql_where=text("event_id IS NOT NULL"),
-    ),
+    Index("uq_journal_event_id", "event_id", unique=True, **_where("event_id IS NOT NULL")),
 )
 
-checkpoint = Table(
+checkpoint = _table(
     "checkpoint",
-    metadata,
     Column("community", Text, ForeignKey("community.id"), nullable=False),
-    Column("seq", BigInteger, nullable=False),
-    Column("at", BigInteger, nullable=False),
-    Column("version", Integer, nullable=False),
+    Column("seq", NUMBER, nullable=False),
+    Column("at", NUMBER, nullable=False),
+    Column("version", NUMBER, nullable=False),
     Column("catalog", Text, nullable=False),
     Column("state", LargeBinary, nullable=False),
     PrimaryKeyConstraint("community", "seq"),
 )
 
-catalog = Table(
+catalog = _table(
     "catalog",
-    metadata,
     Column("hash", Text, primary_key=True),
     Column("files", LargeBinary, nullable=False),
-    Column("first_at", BigInteger, nullable=False),
+    Column("first_at", NUMBER, nullable=False),
 )
 
-device = Table(
+device = _table(
     "device",
-    metadata,
-    Column("id", Text, primary_key=True),
     Column("community", Text, ForeignKey("community.id"), nullable=False),
+    Column("id", Text, nullable=False),
     Column("source", Text, nullable=False),
     Column("profile", Text, nullable=False),
     Column("place", Text, nullable=False),
     Column("state", Text, nullable=False),
     Column("document", LargeBinary, nullable=False),
-    Index("ix_device_community", "community"),
+    PrimaryKeyConstraint("community", "id"),
+    Index("ix_device_id", "id"),
 )
 
-credential = Table(
+credential = _table(
     "credential",
-    metadata,
     Column("name", Text, primary_key=True),
     Column("hash", Text, nullable=False),
-    Column("issued_at", BigInteger, nullable=False),
+    Column("issued_at", NUMBER, nullable=False),
 )
 
-cursor = Table(
+cursor = _table(
     "cursor",
-    metadata,
-    Column("community", Text, ForeignKey("community.id"), nullable=False),
+    Column("community", Text, nullable=False),
     Column("source", Text, nullable=False),
     Column("spool", Text, nullable=False),
     Column("lane", Text, nullable=False),
-    Column("contiguous", BigInteger, nullable=False),
+    Column("contiguous", NUMBER, nullable=False),
     Column("above", Text, nullable=False),
-    Column("lost", BigInteger, nullable=False),
+    Column("lost", NUMBER, nullable=False),
     PrimaryKeyConstraint("community", "source", "spool", "lane"),
 )
 
-rule_state = Table(
+rule_state = _table(
     "rule_state",
-    metadata,
     Column("community", Text, ForeignKey("community.id"), nullable=False),
     Column("rule", Text, nullable=False),
     Column("key", Text, nullable=False),
     Column("phase", Text, nullable=False),
-    Column("at", BigInteger, nullable=False),
-    Column("since", BigInteger, nullable=False),
+    Column("at", NUMBER, nullable=False),
+    Column("since", NUMBER, nullable=False),
     Column("event", Text, nullable=False),
     Column("note", Text, nullable=False),
     Column("incident", Text),
     PrimaryKeyConstraint("community", "rule", "key"),
 )
 
-_OPEN_AND_JOINABLE: Final = "joinable AND state NOT IN ('closed', 'false_alarm')"
-
-incident = Table(
+incident = _table(
     "incident",
-    metadata,
     Column("id", Text, primary_key=True),
     Column("number", Text, nullable=False, unique=True),
     Column("community", Text, ForeignKey("community.id"), nullable=False),
@@ -146,70 +148,57 @@ incident = Table(
     Column("key", Text, nullable=False),
     Column("category", Text, nullable=False),
     Column("level", Text, nullable=False),
+    Column("place", Text, nullable=False),
+    Column("grid", Text, nullable=False),
     Column("state", Text, nullable=False),
-    Column("joinable", Boolean, nullable=False),
-    Column("opened_at", BigInteger, nullable=False),
-    Column("updated_at", BigInteger, nullable=False),
-    Column("revision", Integer, nullable=False),
+    Column("is_open", FLAG, nullable=False),
+    Column("is_joinable", FLAG, nullable=False),
+    Column("opened_at", NUMBER, nullable=False),
+    Column("updated_at", NUMBER, nullable=False),
+    Column("revision", NUMBER, nullable=False),
     Column("document", LargeBinary, nullable=False),
     # One cause, one incident: the database itself refuses a second one that could still be joined.
-    Index(
-        "uq_incident_joinable",
-        "community",
-        "cause",
-        "key",
-        unique=True,
-        sqlite_where=text(_OPEN_AND_JOINABLE),
-        postgresql_where=text(_OPEN_AND_JOINABLE),
-    ),
+    Index("uq_incident_joinable", "community", "cause", "key", unique=True, **_where("is_joinable")),
     Index("ix_incident_opened_at", "opened_at"),
+    Index("ix_incident_open", "opened_at", **_where("is_open")),
 )
 
-timeline = Table(
+timeline = _table(
     "timeline",
-    metadata,
     Column("incident", Text, ForeignKey("incident.id"), nullable=False),
-    Column("seq", Integer, nullable=False),
-    Column("at", BigInteger, nullable=False),
+    Column("seq", NUMBER, nullable=False),
+    Column("at", NUMBER, nullable=False),
     Column("who", Text, nullable=False),
     Column("what", Text, nullable=False),
     Column("why", Text, nullable=False),
     Column("event", Text, nullable=False),
     Column("device", Text, nullable=False),
     Column("rule", Text, nullable=False),
-    Column("late", Boolean, nullable=False),
+    Column("late", FLAG, nullable=False),
     PrimaryKeyConstraint("incident", "seq"),
     Index("ix_timeline_event", "event"),
 )
 
-outbox = Table(
+outbox = _table(
     "outbox",
-    metadata,
     Column("id", Text, primary_key=True),
     Column("community", Text, ForeignKey("community.id"), nullable=False),
     Column("kind", Text, nullable=False),
     Column("incident", Text),
-    Column("revision", Integer, nullable=False),
+    Column("revision", NUMBER, nullable=False),
     Column("state", Text, nullable=False),
-    Column("attempts", Integer, nullable=False),
-    Column("created_at", BigInteger, nullable=False),
-    Column("due_at", BigInteger, nullable=False),
-    Column("settled_at", BigInteger),
+    Column("attempts", NUMBER, nullable=False),
+    Column("created_at", NUMBER, nullable=False),
+    Column("due_at", NUMBER, nullable=False),
+    Column("settled_at", NUMBER),
     Column("detail", Text, nullable=False),
     Column("document", LargeBinary, nullable=False),
-    Index(
-        "ix_outbox_waiting",
-        "kind",
-        "due_at",
-        sqlite_where=text("state = 'waiting'"),
-        postgresql_where=text("state = 'waiting'"),
-    ),
+    Index("ix_outbox_waiting", "kind", "due_at", **_where("state = 'waiting'")),
     Index("ix_outbox_incident", "incident"),
 )
 
-command = Table(
+command = _table(
     "command",
-    metadata,
     Column("id", Text, primary_key=True),
     Column("community", Text, ForeignKey("community.id"), nullable=False),
     Column("source", Text, nullable=False),
@@ -218,47 +207,43 @@ command = Table(
     Column("incident", Text),
     Column("state", Text, nullable=False),
     Column("detail", Text, nullable=False),
-    Column("created_at", BigInteger, nullable=False),
-    Column("updated_at", BigInteger, nullable=False),
-    Column("expires_at", BigInteger, nullable=False),
+    Column("created_at", NUMBER, nullable=False),
+    Column("updated_at", NUMBER, nullable=False),
+    Column("expires_at", NUMBER, nullable=False),
 )
 
-quarantine = Table(
+quarantine = _table(
     "quarantine",
-    metadata,
-    Column("id", Integer, primary_key=True),
-    Column("community", Text, nullable=False),
     Column("source", Text, nullable=False),
+    Column("community", Text, nullable=False),
     Column("topic", Text, nullable=False),
     Column("reason", Text, nullable=False),
     Column("detail", Text, nullable=False),
     Column("digest", Text, nullable=False),
-    Column("length", Integer, nullable=False),
+    Column("length", NUMBER, nullable=False),
     Column("head", Text, nullable=False),
-    Column("count", BigInteger, nullable=False),
-    Column("first_at", BigInteger, nullable=False),
-    Column("last_at", BigInteger, nullable=False),
-    UniqueConstraint("source", "reason", "digest"),
+    Column("count", NUMBER, nullable=False),
+    Column("first_at", NUMBER, nullable=False),
+    Column("last_at", NUMBER, nullable=False),
+    PrimaryKeyConstraint("source", "reason", "digest"),
 )
 
-rejected = Table(
+rejected = _table(
     "rejected",
-    metadata,
     Column("community", Text, nullable=False),
     Column("source", Text, nullable=False),
     Column("device", Text, nullable=False),
     Column("reading", Text, nullable=False),
     Column("reason", Text, nullable=False),
     Column("value", Text, nullable=False),
-    Column("count", BigInteger, nullable=False),
-    Column("first_at", BigInteger, nullable=False),
-    Column("last_at", BigInteger, nullable=False),
+    Column("count", NUMBER, nullable=False),
+    Column("first_at", NUMBER, nullable=False),
+    Column("last_at", NUMBER, nullable=False),
     PrimaryKeyConstraint("community", "source", "device", "reading", "reason"),
 )
 
-meta = Table(
+meta = _table(
     "meta",
-    metadata,
     Column("name", Text, primary_key=True),
-    Column("value", BigInteger, nullable=False),
+    Column("value", NUMBER, nullable=False),
 )

@@ -6,5 +6,11 @@ from alembic import context
 
 from gateway.adapters.schema import metadata
 
-context.configure(connection=context.config.attributes["connection"], target_metadata=metadata)
+# SQLite alters hardly anything in place: render_as_batch makes a later migration copy the table there.
+context.configure(
+    connection=context.config.attributes["connection"],
+    target_metadata=metadata,
+    compare_type=True,
+    render_as_batch=True,
+)
 context.run_migrations()

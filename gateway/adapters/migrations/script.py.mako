@@ -10,4 +10,5 @@ down_revision = ${repr(down_revision)}
 
 
 def upgrade() -> None:
+    """Says in a sentence what changes."""
     ${upgrades if upgrades else "pass"}
