@@ -12,7 +12,7 @@ from typing import Final
 from msgspec import Struct
 
 from gateway.core.authoring import DeviceForm, ExpectForm, RuleCaseForm, RuleTestForm, suggest
-from gateway.core.condition import ConditionError, names, parse_duration
+from gateway.core.condition import ConditionError, names, parse_duration, show_duration
 from gateway.core.document import Document, Path, Problem
 from gateway.core.model import Level, Phase, Place, PlaceKind, Scalar
 from gateway.core.profile import EventSpec, Profile
@@ -31,6 +31,9 @@ DEFAULT_START: Final = 1_795_406_400_000
 
 SAMPLES_LIMIT: Final = 20_000
 """Samples of one series: a week in steps of 30 s."""
+
+CASE_LIMIT_MS: Final = 60 * 86_400_000
+"""A case goes on for 60 days at most: whatever waits for a time of day is looked at on each of them."""
 
 _SHARED: Final = ("every", "start", "profile", "attributes", "devices")
 """What a case takes from the head of its file unless it has its own."""
@@ -366,7 +369,11 @@ class _Reader:
             path: Path = ("expect", text)
             if not form.model_fields_set:
                 self.add(path, "wrong-value", "nothing is expected here", "write, for example, quiet")
-            found.append(_make_expectation(self.span(path, text), self.document.line((*self.here, *path)), form))
+            at = self.span(path, text)
+            if at > CASE_LIMIT_MS:
+                what = f"a case of {text} is longer than {show_duration(CASE_LIMIT_MS)}"
+                self.add(path, "wrong-value", what, "expect it sooner")
+            found.append(_make_expectation(at, self.document.line((*self.here, *path)), form))
         return found
 
 

@@ -159,6 +159,7 @@ def test_an_edge_agent_under_test_is_the_source_itself() -> None:
         ("{name: a, feed: {smoke: 1}, start: 2026-01-01T00:00:00, expect: {0s: quiet}}", "wrong-value"),
         ("{name: a, feed: {smoke: 1}}", "missing-key"),
         ("{name: a, feed: {smoke: 1}, expect: {}}", "wrong-value"),
+        ("{name: a, feed: {smoke: 1}, expect: {61d: quiet}}", "wrong-value"),
         ("{name: a, feed: {battery: 1x}, expect: {0s: quiet}}", "series"),
         ("{name: a, profile: heat-detector, feed: {smoke: 1}, expect: {0s: quiet}}", "unknown-name"),
     ],
