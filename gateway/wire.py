@@ -1043,14 +1043,16 @@ def _read_body(payload: bytes, body: type[_B]) -> _B:
     """A flat body. Unknown members are passed over, as long as they could hide nothing. Raises _Refused."""
     found, shadowed = _read_object(payload)
     _check_version(found)
-    _check_nothing_hidden(found, frozenset(body.__struct_fields__), shadowed)
-    for member, value in found.items():
+    known = body.__struct_fields__
+    _check_nothing_hidden(found, frozenset(known), shadowed)
+    members = {member: found[member] for member in known if member in found}
+    for member, value in members.items():
         if isinstance(value, str) and _UNFIT.search(value):
-            raise _Refused("bad-envelope", f"{_echo(member)} has a character that is no text")
+            raise _Refused("bad-envelope", f"{member} has a character that is no text")
     try:
-        return msgspec.convert(found, body)
-    except (msgspec.MsgspecError, OverflowError) as error:
-        raise _Refused("bad-envelope", str(error)[:200]) from None
+        return msgspec.convert(members, body)
+    except (msgspec.MsgspecError, ValueError, OverflowError) as error:
+        raise _Refused("bad-envelope", _echo(str(error), 200)) from None
 
 
 def _read_status(payload: bytes) -> Status:
@@ -1204,7 +1206,7 @@ def _read_down(payload: bytes, body: type[_B]) -> _B | Quarantine:
     try:
         found = msgspec.json.decode(payload, type=body)
     except (msgspec.MsgspecError, ValueError, RecursionError, OverflowError) as error:
-        return Quarantine("bad-envelope", str(error)[:200])
+        return Quarantine("bad-envelope", _echo(str(error), 200))
     version = getattr(found, "v", None)
     if version != VERSION:
         return Quarantine("unknown-version", f"v is {_echo(version)}; this source reads v: {VERSION}")
