@@ -197,6 +197,21 @@ def is_absence(condition: Condition) -> bool:
     return any(isinstance(leaf, Missing) for _, leaf in iter_leaves(condition))
 
 
+def is_answerable(condition: Condition, known: frozenset[str]) -> bool:
+    """Whether devices with these readings and events could ever make the condition true."""
+    match condition:
+        case All(parts):
+            return all(is_answerable(part, known) for part in parts)
+        case Any(parts):
+            return any(is_answerable(part, known) for part in parts)
+        case Not(part):
+            return is_answerable(part, known)
+        case Has() | Missing(name="device"):
+            return True
+        case _:
+            return condition.name in known
+
+
 # --- parsing ------------------------------------------------------------------------------------------------
 
 

@@ -9,7 +9,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from gateway.core.cells import Cell, EventCell, Heard, Scope, Window
-from gateway.core.condition import All, Any, Condition, Has, Missing, Not
+from gateway.core.condition import is_answerable
 from gateway.core.district import DistrictError, PlaceTree
 from gateway.core.model import Community, Device, DeviceState, Place, RegistryChange, Scalar, Source
 from gateway.core.profile import EventSpec, Profile, ReadingSpec
@@ -383,21 +383,6 @@ class _KeyScope(Scope):
 
     def accumulates(self, cell: Cell) -> str:
         return (cell.spec.accumulates if isinstance(cell, ReadingCell) else None) or "amount"
-
-
-def is_answerable(condition: Condition, known: frozenset[str]) -> bool:
-    """Whether a key with these readings and events could ever make the condition true."""
-    match condition:
-        case All(parts):
-            return all(is_answerable(part, known) for part in parts)
-        case Any(parts):
-            return any(is_answerable(part, known) for part in parts)
-        case Not(part):
-            return is_answerable(part, known)
-        case Has() | Missing(name="device"):
-            return True
-        case _:
-            return condition.name in known
 
 
 def load_windows(cell: Cell | EventCell, stored: Mapping[str, Sequence[object]]) -> None:

@@ -30,6 +30,7 @@ from gateway.core.condition import (
     Reads,
     Seen,
     Sum,
+    is_answerable,
     is_momentary,
     names,
     parse_condition,
@@ -248,21 +249,6 @@ def check_rule(document: Document, rule: Rule, shelf: Shelf, problems: list[Prob
 def is_fitting(rule: Rule, profile: Profile) -> bool:
     """Whether the rule looks at devices of this profile at all."""
     return not rule.kinds or profile.kind in rule.kinds
-
-
-def is_answerable(condition: Condition, known: frozenset[str]) -> bool:
-    """Whether a device with these readings and events could ever make the condition true."""
-    match condition:
-        case All(parts):
-            return all(is_answerable(part, known) for part in parts)
-        case Any(parts):
-            return any(is_answerable(part, known) for part in parts)
-        case Has() | Missing(name="device"):
-            return True
-        case Reads() | Rate() | Sum() | Count() | Missing() | Seen():
-            return condition.name in known
-        case _:
-            return is_answerable(condition.part, known)
 
 
 def _needs_event(condition: Condition) -> bool:

@@ -12,12 +12,12 @@ from typing import Final
 from msgspec import Struct
 
 from gateway.core.authoring import DeviceForm, ExpectForm, RuleCaseForm, RuleTestForm, suggest
-from gateway.core.condition import ConditionError, names, parse_duration, show_duration
+from gateway.core.condition import ConditionError, is_answerable, names, parse_duration, show_duration
 from gateway.core.document import Document, Path, Problem
 from gateway.core.model import Level, Phase, Place, PlaceKind, Scalar
 from gateway.core.profile import EventSpec, Profile
 from gateway.core.rule import Rule
-from gateway.core.rule_file import is_answerable, is_fitting
+from gateway.core.rule_file import is_fitting
 
 DEVICE_UNDER_TEST: Final = "device"
 """The id of the device that a case's plain names belong to."""
