@@ -47,5 +47,18 @@ def platform(
     serve(store, keys, port)
 
 
+@app.command()
+def demo(
+    once: Annotated[bool, typer.Option("--once", help="play one hour, print one JSON line, and end")] = False,
+    speed: Annotated[float, typer.Option(help="how many times as fast as real time")] = 60.0,
+    seed: Annotated[int, typer.Option(help="the same seed plays the same hour")] = 1,
+    communities: Annotated[int, typer.Option(help="how many, 20 to 277")] = 277,
+) -> None:
+    """Run broker, gateway, platform and a simulated district; exit status 1 when anything was lost or doubled."""
+    from simulators.demo import run
+
+    raise typer.Exit(run(once=once, speed=speed, seed=seed, communities=communities))
+
+
 if __name__ == "__main__":
     app()

@@ -1,0 +1,411 @@
+"""Plays the fleet and the scenarios over MQTT, each source as a real one would: spooled, in lanes, until receipted.
+
+A source keeps what it sent until the gateway's receipt and sends again what stays without one (design 4.1). The
+simulated clock runs ``speed`` times as fast as real time; resends and latencies are in real time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import heapq
+import json
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import islice
+from typing import Final
+from urllib.parse import urlsplit
+
+import aiomqtt
+from msgspec import Struct
+from msgspec.structs import replace
+
+from gateway.wire import (
+    GATEWAY_STATUS,
+    CommandMessage,
+    Lane,
+    Measurement,
+    Message,
+    Receipt,
+    Reply,
+    Signal,
+    Status,
+    decode_command,
+    decode_receipt,
+    encode_message,
+    encode_reply,
+    encode_status,
+    topic_of,
+)
+from simulators.district import District, Settlement
+from simulators.fleet import Stream, streams_of
+from simulators.scenario import Instance, Sending
+
+WITHOUT_RECEIPT: Final = {Lane.ALARM: 32, Lane.TELEMETRY: 8}
+"""Messages of a source's lane that may be under way (design 4.1)."""
+
+RESEND_S: Final = {Lane.ALARM: 2.0, Lane.TELEMETRY: 30.0}
+RESEND_MOST_S: Final = 60.0
+PACK_MS: Final = 30_000
+"""Telemetry is packed for so long, in simulated time."""
+
+PACK_MOST: Final = 200
+STEP_S: Final = 0.02
+"""How often, in real seconds, the sources look at their clocks."""
+
+ALARM_READINGS: Final = frozenset({"smoke", "gas", "people_trapped", "occupied", "wet", "tilt", "flowing", "tilted"})
+"""Readings whose profiles say ``lane: alarm``, beside the heat detector's temperature."""
+
+
+class PlayClock(Struct, frozen=True):
+    """The simulated clock: ``anchor`` ms at real time ``anchor_real`` ms, ``speed`` times as fast."""
+
+    speed: float
+    anchor_real: int
+    anchor: int
+
+    def now(self) -> int:
+        """The simulated time in ms."""
+        return self.anchor + round((time.time_ns() // 1_000_000 - self.anchor_real) * self.speed)
+
+
+class Tally(Struct):
+    """What the players did so far. ``latencies`` are real seconds from an alarm's publishing to its receipt."""
+
+    readings: int = 0
+    messages: int = 0
+    alarms: int = 0
+    resent: int = 0
+    rejected: int = 0
+    commands: int = 0
+    latencies: list[float] = []
+
+
+class _Sent(Struct):
+    message: Message
+    first: float
+    last: float
+    tries: int = 1
+
+
+class SpoolLane:
+    """One lane of a source: a backlog, and what is under way without a receipt."""
+
+    def __init__(self, lane: Lane) -> None:
+        self.lane = lane
+        self.seq = 0
+        self.backlog: deque[Message] = deque()
+        self.under_way: OrderedDict[int, _Sent] = OrderedDict()
+
+    @property
+    def floor(self) -> int:
+        """The lowest seq that the source still holds."""
+        if self.under_way:
+            return next(iter(self.under_way))
+        return self.backlog[0].seq if self.backlog else self.seq
+
+    @property
+    def depth(self) -> int:
+        return len(self.backlog) + len(self.under_way)
+
+
+class Source:
+    """One simulated edge agent: its streams, its part of the scenarios, its spool and its connection."""
+
+    def __init__(
+        self,
+        settlement: Settlement,
+        streams: Iterable[Stream],
+        sendings: Iterable[Sending],
+        clock: PlayClock,
+        tally: Tally,
+        spool: str,
+    ) -> None:
+        self.community = settlement.community.id
+        self.id = settlement.sources[0].id
+        self._clock = clock
+        self._tally = tally
+        self._spool = spool
+        self._heat = {d.id for d in settlement.devices if d.profile == "heat-detector"}
+        start = clock.anchor
+        self._due = [(stream.first_after(start), index) for index, stream in enumerate(streams)]
+        self._streams = list(streams)
+        heapq.heapify(self._due)
+        self._sendings = deque(sorted(sendings, key=lambda s: s.time + s.late))
+        self._next_pack = start + (hash_of(self.id) % PACK_MS)
+        self._pack_from = start
+        self.lanes = {lane: SpoolLane(lane) for lane in Lane}
+        self._connection = f"{spool}-1"
+        self._client: aiomqtt.Client | None = None
+        self._has_gateway = False
+        self._publishing: set[asyncio.Task[None]] = set()
+
+    # --- taking readings in ----------------------------------------------------------------------------------------
+
+    def step(self, now: int, *, is_playing: bool = True) -> None:
+        """Takes in what is due up to ``now`` (simulated ms)."""
+        while self._sendings and self._sendings[0].time + self._sendings[0].late <= now:
+            self._take(self._sendings.popleft(), now)
+        if is_playing and now >= self._next_pack:
+            self._next_pack = now + PACK_MS
+            self._pack(now)
+
+    def _take(self, sending: Sending, now: int) -> None:
+        taken = now if not sending.late else sending.time
+        if sending.event is not None:
+            message = self._append(Lane.ALARM, taken, (Signal(sending.device, sending.event, sending.data),), [])
+        else:
+            first = sending.parts[0]
+            measured = [Measurement(f"{p.device}:{p.reading}", p.value, p.unit, p.offset) for p in sending.parts]
+            message = self._append(self._lane_of(first.device, first.reading), taken, (), measured)
+        if sending.twice:
+            self._repeat(message)
+
+    def _repeat(self, message: Message) -> None:
+        """The same message once more, as after a receipt that was lost."""
+        asyncio.get_running_loop().call_later(0.2, self._publish, message)
+
+    def _lane_of(self, device: str, reading: str) -> Lane:
+        is_alarm = reading in ALARM_READINGS or (reading == "temperature" and device in self._heat)
+        return Lane.ALARM if is_alarm else Lane.TELEMETRY
+
+    def _pack(self, now: int) -> None:
+        by_lane: dict[Lane, list[Measurement]] = {Lane.ALARM: [], Lane.TELEMETRY: []}
+        while self._due and self._due[0][0] <= now:
+            due, index = heapq.heappop(self._due)
+            stream = self._streams[index]
+            heapq.heappush(self._due, (due + stream.period, index))
+            device, _, reading = stream.name.rpartition(":")
+            lane = self._lane_of(device, reading)
+            by_lane[lane].append(Measurement(stream.name, stream.value(due), None, min(0, due - now)))
+        for lane, measured in by_lane.items():
+            waiting = iter(measured)
+            while part := list(islice(waiting, PACK_MOST)):
+                self._append(lane, now, (), part)
+
+    def _append(self, lane: Lane, taken: int, signals: tuple[Signal, ...], measured: list[Measurement]) -> Message:
+        spool = self.lanes[lane]
+        spool.seq += 1
+        message = Message(
+            self.community, self.id, lane, self._spool, spool.seq, 1, taken, taken, signals, measured, (), 0
+        )
+        spool.backlog.append(message)
+        self._tally.readings += len(measured)
+        self._tally.messages += 1
+        self._tally.alarms += lane is Lane.ALARM
+        return message
+
+    # --- sending -----------------------------------------------------------------------------------------------------
+
+    async def run(self, url: str, password: str) -> None:
+        """Stays connected until cancelled; reconnects after a pause."""
+        address = urlsplit(url)
+        will = aiomqtt.Will(
+            topic_of(self.community, self.id, "status"),
+            encode_status(Status(online=False, connection=self._connection)),
+            qos=1,
+            retain=True,
+        )
+        while True:
+            try:
+                async with aiomqtt.Client(
+                    address.hostname or "127.0.0.1",
+                    address.port or 1883,
+                    username=self.id,
+                    password=password,
+                    identifier=self.id,
+                    clean_session=True,
+                    will=will,
+                    timeout=30,
+                    max_concurrent_outgoing_calls=200,
+                ) as client:
+                    await self._serve(client)
+            except aiomqtt.MqttError:
+                self._client = None
+                await asyncio.sleep(0.5)
+
+    async def _serve(self, client: aiomqtt.Client) -> None:
+        for leaf in ("receipt", "command"):
+            await client.subscribe(topic_of(self.community, self.id, leaf), qos=1)
+        await client.subscribe(GATEWAY_STATUS, qos=1)
+        birth = Status(online=True, connection=self._connection, version="simulator", clock=self._clock.now())
+        await client.publish(topic_of(self.community, self.id, "status"), encode_status(birth), qos=1, retain=True)
+        self._client = client
+        async for message in client.messages:
+            payload = message.payload if isinstance(message.payload, bytes) else b""
+            topic = message.topic.value
+            if topic == GATEWAY_STATUS:
+                self._has_gateway = b'"online":true' in payload.replace(b" ", b"")
+            elif topic.endswith("/receipt"):
+                self._settle(payload)
+            elif topic.endswith("/command"):
+                await self._obey(client, payload)
+
+    def _settle(self, payload: bytes) -> None:
+        receipt = decode_receipt(payload)
+        if not isinstance(receipt, Receipt) or receipt.spool != self._spool:
+            return
+        lane = Lane(receipt.lane)
+        rejected = {seq for seq, _ in receipt.rejected}
+        self._tally.rejected += len(rejected)
+        spool, above = self.lanes[lane], set(receipt.above) | rejected
+        now = time.perf_counter()
+        for seq in [seq for seq in spool.under_way if seq <= receipt.seq or seq in above]:
+            sent = spool.under_way.pop(seq)
+            if lane is Lane.ALARM:
+                self._tally.latencies.append(now - sent.first)
+        self.send()
+
+    async def _obey(self, client: aiomqtt.Client, payload: bytes) -> None:
+        command = decode_command(payload)
+        if isinstance(command, CommandMessage):
+            self._tally.commands += 1
+            reply = encode_reply(Reply(command.id, command.device, "done", command.name))
+            await client.publish(topic_of(self.community, self.id, "reply"), reply, qos=1)
+
+    def send(self) -> None:
+        """Sends what may be under way, alarms first, and again what stays without a receipt."""
+        if self._client is None:
+            return
+        now = time.perf_counter()
+        for lane in (Lane.ALARM, Lane.TELEMETRY):
+            if lane is Lane.TELEMETRY and not self._has_gateway:
+                continue
+            spool = self.lanes[lane]
+            while spool.backlog and len(spool.under_way) < WITHOUT_RECEIPT[lane]:
+                message = spool.backlog.popleft()
+                spool.under_way[message.seq] = _Sent(message, now, now)
+                self._publish(message)
+
+    def resend(self) -> None:
+        """Sends again what has waited for its receipt for too long."""
+        now = time.perf_counter()
+        for lane, spool in self.lanes.items():
+            for sent in spool.under_way.values():
+                if now - sent.last > min(RESEND_MOST_S, RESEND_S[lane] * 2 ** (sent.tries - 1)):
+                    sent.last = now
+                    sent.tries += 1
+                    self._tally.resent += 1
+                    self._publish(sent.message)
+
+    def _publish(self, message: Message) -> None:
+        client = self._client
+        if client is None:
+            return
+        stamped = replace(message, sent_at=max(self._clock.now(), message.taken_at), floor=self._floor(message))
+        topic = topic_of(self.community, self.id, message.lane)
+        task = asyncio.ensure_future(_publish(client, topic, encode_message(stamped)))
+        self._publishing.add(task)
+        task.add_done_callback(self._publishing.discard)
+
+    def _floor(self, message: Message) -> int:
+        return min(self.lanes[message.lane].floor, message.seq)
+
+    @property
+    def depth(self) -> int:
+        """Messages that wait or have no receipt yet."""
+        return sum(lane.depth for lane in self.lanes.values())
+
+    @property
+    def has_sendings(self) -> bool:
+        """Whether scenarios still have something to send."""
+        return bool(self._sendings)
+
+
+async def _publish(client: aiomqtt.Client, topic: str, payload: bytes) -> None:
+    with contextlib.suppress(aiomqtt.MqttError):
+        await client.publish(topic, payload, qos=1, timeout=30)
+
+
+class Player:
+    """All sources of a district in one process."""
+
+    def __init__(
+        self, district: District, instances: Iterable[Instance], clock: PlayClock, seed: int, run: str = "run"
+    ) -> None:
+        self.tally = Tally()
+        self._clock = clock
+        by_source: dict[str, list[Sending]] = {}
+        for instance in instances:
+            by_source.setdefault(instance.source, []).extend(instance.sendings)
+        self.sources = [
+            Source(
+                settlement,
+                streams_of(settlement, district.silent, seed),
+                by_source.get(settlement.sources[0].id, ()),
+                clock,
+                self.tally,
+                f"{run}-{settlement.sources[0].id}",
+            )
+            for settlement in district.communities
+        ]
+
+    async def connect(self, url: str, passwords: Mapping[str, str]) -> list[asyncio.Task[None]]:
+        """Connects every source; returns their tasks, which run until they are cancelled."""
+        tasks = []
+        for index, source in enumerate(self.sources):
+            tasks.append(asyncio.create_task(source.run(url, passwords[source.id])))
+            if index % 20 == 19:
+                await asyncio.sleep(0.02)
+        return tasks
+
+    async def play(self, until: int, on_step: Callable[[int], None] = lambda now: None) -> None:
+        """Plays up to the simulated time ``until``."""
+        while (now := self._clock.now()) < until:
+            self._step(now, is_playing=True)
+            on_step(now)
+            await asyncio.sleep(STEP_S)
+
+    async def drain(self, timeout_s: float, on_step: Callable[[int], None] = lambda now: None) -> bool:
+        """Waits until everything has its receipt. Whether it has."""
+        deadline = time.perf_counter() + timeout_s
+        while time.perf_counter() < deadline:
+            now = self._clock.now()
+            self._step(now, is_playing=False)
+            on_step(now)
+            if self.waiting == 0:
+                return True
+            await asyncio.sleep(STEP_S)
+        return False
+
+    def _step(self, now: int, *, is_playing: bool) -> None:
+        for source in self.sources:
+            source.step(now, is_playing=is_playing)
+            source.send()
+            source.resend()
+
+    @property
+    def waiting(self) -> int:
+        """Messages without a receipt, over all sources."""
+        return sum(source.depth for source in self.sources)
+
+
+def events_of(district: District, instances: Iterable[Instance]) -> Iterator[tuple[int, Message]]:
+    """The scenarios' messages in order of their arrival, for feeding an engine without a broker: (ms, message)."""
+    clock = PlayClock(1.0, 0, 0)
+    by_source: dict[str, list[Sending]] = {}
+    for instance in instances:
+        by_source.setdefault(instance.source, []).extend(instance.sendings)
+    found: list[tuple[int, Message]] = []
+    for settlement in district.communities:
+        sendings = by_source.get(settlement.sources[0].id)
+        if not sendings:
+            continue
+        source = Source(settlement, (), (), clock, Tally(), "feed")
+        for sending in sorted(sendings, key=lambda s: s.time + s.late):
+            arrival = sending.time + sending.late
+            source._take(replace(sending, twice=False), arrival)
+            [message] = [lane.backlog.pop() for lane in source.lanes.values() if lane.backlog]
+            found.append((arrival, replace(message, sent_at=arrival)))
+    yield from sorted(found, key=lambda pair: (pair[0], pair[1].source, pair[1].seq))
+
+
+def hash_of(text: str) -> int:
+    """A number that is the same for the same text in every process."""
+    return int.from_bytes(text.encode()[-6:], "big")
+
+
+def read_passwords(text: str) -> dict[str, str]:
+    """The sources' passwords as the gateway's ``register`` wrote them."""
+    return dict(json.loads(text))
