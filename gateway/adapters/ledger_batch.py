@@ -89,7 +89,9 @@ class _Gathered:
             community = e.community
             if community not in fenced:
                 raise CommitRefused(f"row {e.seq} of {community} stands under no fence")
-            journal.append((community, e.seq, e.at, e.kind, e.source, e.lane, e.event_id, e.digest, e.catalog, e.body))
+            # A lane is an enumeration's member; sqlite3 takes long to see the text in one.
+            lane = str(e.lane)
+            journal.append((community, e.seq, e.at, e.kind, e.source, lane, e.event_id, e.digest, e.catalog, e.body))
             step = e.step
             move = step.cursor
             if move is not None:

@@ -33,8 +33,9 @@ def parse_url(url: str) -> URL:
     """The URL of a ledger. Raises ValueError for what is none."""
     try:
         parsed = make_url(url)
-    except ArgumentError as error:
-        raise ValueError(f"no URL of a ledger (sqlite:///PATH or postgresql+psycopg://…): {error}") from error
+    except (ArgumentError, ValueError):
+        # Their words may hold the password.
+        raise ValueError("no URL of a ledger: sqlite:///PATH or postgresql+psycopg://USER@HOST:PORT/NAME") from None
     match parsed.drivername:
         case "sqlite" | "sqlite+pysqlite":
             return parsed.set(drivername="sqlite")
@@ -66,19 +67,16 @@ class Session:
         return self.connection.exec_driver_sql(self._spell(sql), list(rows)).rowcount
 
     def append(self, table: str, columns: Sequence[str], types: Sequence[str], rows: Sequence[Row]) -> None:
-        """Inserts many rows in the fastest way that the database has. ``types`` are PostgreSQL's."""
+        """Inserts many rows in the fastest way that the driver has. ``types`` are PostgreSQL's."""
         if not rows:
             return
         names = ", ".join(columns)
+        driver: Any = self.connection.connection.driver_connection
         if self.is_sqlite:
             marks = ", ".join("?" * len(columns))
-            self.run_many(f"INSERT INTO {table} ({names}) VALUES ({marks})", rows)  # noqa: S608 - our own names
+            driver.executemany(f"INSERT INTO {table} ({names}) VALUES ({marks})", rows)  # noqa: S608 - our own names
             return
-        driver: psycopg.Connection[Any] = self.connection.connection.driver_connection  # type: ignore[assignment]
-        with (
-            driver.cursor() as cursor,
-            cursor.copy(f"COPY {table} ({names}) FROM STDIN (FORMAT BINARY)".encode()) as copy,
-        ):
+        with driver.cursor() as cursor, cursor.copy(f"COPY {table} ({names}) FROM STDIN (FORMAT BINARY)") as copy:
             copy.set_types(types)
             for row in rows:
                 copy.write_row(row)
