@@ -163,6 +163,8 @@ class SqlLedger:
             after = rows[-1][0]
 
     def find_event(self, event_id: str) -> tuple[str, int] | None:
+        if clip(event_id, len(event_id)) != event_id:
+            return None  # What no database holds is in none.
         with self.database.reading() as session:
             rows = session.select("SELECT community, digest FROM journal WHERE event_id = ?", event_id)
         return (rows[0][0], rows[0][1]) if rows else None
@@ -173,12 +175,11 @@ class SqlLedger:
         return int(rows[0][0]) if rows else None
 
     def save_catalog(self, hash: str, files: Mapping[str, str], now: int) -> None:
-        document = zlib.compress(_encode(dict(files)))
         with self.database.writing() as session:
             session.run(
                 "INSERT INTO catalog (hash, files, first_at) VALUES (?, ?, ?) ON CONFLICT (hash) DO NOTHING",
                 hash,
-                document,
+                zlib.compress(_encode(dict(files))),
                 now,
             )
 
@@ -190,6 +191,8 @@ class SqlLedger:
     # --- the outbox -----------------------------------------------------------------------------------------------
 
     def due_effects(self, now: int, limit: int, kind: str) -> list[OutboxRow]:
+        """What cannot be read (a step back to an older program, a fault of ours) becomes a dead letter and holds
+        nothing back."""
         with self.database.reading() as session:
             rows = session.select(
                 "SELECT id, community, document, attempts, due_at, created_at FROM outbox "
@@ -198,7 +201,16 @@ class SqlLedger:
                 now,
                 limit,
             )
-            return [OutboxRow(r[0], r[1], _effects.decode(r[2]), r[3], r[4], r[5]) for r in rows]
+        due: list[OutboxRow] = []
+        unreadable: list[Outcome] = []
+        for id, community, document, attempts, due_at, created_at in rows:
+            try:
+                due.append(OutboxRow(id, community, _effects.decode(document), attempts, due_at, created_at))
+            except msgspec.MsgspecError as error:
+                unreadable.append(Outcome(id, OutboxState.DEAD, now, f"it cannot be read: {error}"))
+        if unreadable:
+            self.settle(unreadable)
+        return due
 
     def settle(self, outcomes: Sequence[Outcome]) -> None:
         """What is settled for good stays so. A revision that a newer one has superseded meanwhile is not sent again,
