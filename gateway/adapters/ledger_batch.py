@@ -302,6 +302,10 @@ def _write_quarantined(session: Session, quarantined: Iterable[Quarantined]) -> 
 
 def _write_checkpoints(session: Session, checkpoints: Iterable[Checkpoint]) -> None:
     for c in checkpoints:
+        heads = session.select("SELECT head FROM community WHERE id = ?", c.community)
+        if not heads or c.seq > heads[0][0]:
+            # Its writer was fed more than it could commit. Read back, it would know what never happened.
+            raise CommitRefused(f"a checkpoint of {c.community} stands at row {c.seq}, beyond the journal's end")
         session.run(_PUT_CHECKPOINT, c.community, c.seq, c.at, c.schema, c.catalog, zlib.compress(c.state, 1))
         rows = session.select("SELECT seq, at FROM checkpoint WHERE community = ? ORDER BY seq DESC", c.community)
         days: set[int] = set()

@@ -723,6 +723,7 @@ class LedgerConformance:
     # --- checkpoints, catalogs, credentials ---
 
     def test_the_newest_checkpoint_before_a_time_is_loaded(self, ledger: SqlLedger, hand: Hand) -> None:
+        hand.commit(*(build_entry(seq) for seq in range(1, 21)))
         one, two = (Checkpoint("c001", seq, NOW + seq, 7, "abc", bytes(range(256)) * seq * 50) for seq in (10, 20))
         ledger.commit(Batch(checkpoints=[one]))
         ledger.commit(Batch(checkpoints=[two]))
@@ -738,6 +739,7 @@ class LedgerConformance:
         assert ledger.load_checkpoint("c001") == again
 
     def test_of_old_checkpoints_the_last_of_each_day_is_kept(self, ledger: SqlLedger, hand: Hand) -> None:
+        hand.commit(*(build_entry(seq) for seq in range(1, 73)))
         midnight = NOW // DAY * DAY
         for day in range(3):
             for hour in range(24):
@@ -746,6 +748,16 @@ class LedgerConformance:
 
         kept = [seq for (seq,) in select(ledger, "SELECT seq FROM checkpoint ORDER BY seq")]
         assert kept == [24, 48, 70, 71, 72]
+
+    def test_a_checkpoint_beyond_the_journal_is_refused(self, ledger: SqlLedger, hand: Hand) -> None:
+        hand.commit(build_entry(1), checkpoints=[Checkpoint("c001", 1, NOW, 1, "abc", b"as committed")])
+
+        with pytest.raises(CommitRefused, match="c001"):
+            ledger.commit(Batch(checkpoints=[Checkpoint("c001", 2, NOW, 1, "abc", b"fed, never committed")]))
+
+        found = ledger.load_checkpoint("c001")
+        assert found is not None
+        assert found.state == b"as committed"
 
     def test_a_checkpoint_of_no_community_is_refused(self, ledger: SqlLedger) -> None:
         with pytest.raises(CommitRefused):
