@@ -41,6 +41,8 @@ class TcpLine:
             self._server = None
         for writer in self._writers:
             writer.transport.abort()
+        for task in self._tasks:
+            task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def hold(self) -> None:
@@ -74,4 +76,4 @@ class TcpLine:
                 sink.write(data)
                 await sink.drain()
         self._writers.discard(sink)
-        sink.transport.abort()
+        sink.close()
