@@ -37,6 +37,9 @@ DEPTH_LIMIT: Final = 16
 DATA_LIMIT: Final = 32
 """Members of one event's data."""
 
+ENTRIES_LIMIT: Final = 4096
+"""Records of one pack, and events of one message: each that is bad becomes a row of its own."""
+
 SEQ_LIMIT: Final = 2**53
 """Above it, programs whose only number is the double cannot count."""
 
@@ -420,7 +423,7 @@ def _remember(text: str, pattern: re.Pattern[str], seen: set[str]) -> None:
 
 def _read_events(raw: bytes) -> tuple[Signal, ...]:
     signals = _signals.decode(raw)
-    if len(raw) > _ENTRY_MOST * (len(signals) + 1):
+    if len(raw) > _ENTRY_MOST * (len(signals) + 1) or len(signals) > ENTRIES_LIMIT:
         raise _Odd
     for signal in signals:
         if signal.device not in _devices:
@@ -435,7 +438,7 @@ def _read_events(raw: bytes) -> tuple[Signal, ...]:
 def _read_pack(raw: bytes) -> list[Measurement]:
     """Resolves a pack as RFC 8428 section 4.6 says; times stay relative to ``taken_at``."""
     records = _packs.decode(raw)
-    if len(raw) > _ENTRY_MOST * (len(records) + 1):
+    if len(raw) > _ENTRY_MOST * (len(records) + 1) or len(records) > ENTRIES_LIMIT:
         raise _Odd
     measurements: list[Measurement] = []
     add = measurements.append
@@ -733,6 +736,8 @@ def _read_envelope(address: Topic, envelope: Mapping[str, Any], payload: bytes) 
     for name, entries in (("events", events), ("pack", pack), ("bad", told)):
         if entries is not None and not isinstance(entries, list):
             raise _Refused("bad-envelope", f"{name} is no array")
+        if entries is not None and len(entries) > ENTRIES_LIMIT:
+            raise _Refused("bad-envelope", f"{name} has {len(entries)} entries; split it by {ENTRIES_LIMIT}")
     bad = _read_bad(told or [])
     signals = _read_events_slowly(events or [], bad)
     measurements = _PackReader(bad).read(pack or [])

@@ -58,6 +58,7 @@ def test_the_manual_names_every_reason() -> None:
 
 
 def test_the_manual_names_every_limit() -> None:
-    limits = (wire.PAYLOAD_LIMIT, wire.TEXT_LIMIT, wire.FOREIGN_LIMIT, wire.DEPTH_LIMIT, wire.DATA_LIMIT, wire.OLDEST_S)
+    sizes = (wire.PAYLOAD_LIMIT, wire.ENTRIES_LIMIT, wire.TEXT_LIMIT, wire.FOREIGN_LIMIT, wire.DEPTH_LIMIT)
+    limits = (*sizes, wire.DATA_LIMIT, wire.OLDEST_S)
     table = TEXT.split("## Limits\n")[1].split("\n## ")[0].replace(",", "")
     assert [limit for limit in limits if str(limit) not in table] == []

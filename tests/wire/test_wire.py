@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from typing import Any
 
 import msgspec
@@ -368,6 +369,9 @@ def test_what_is_no_envelope_is_quarantined(payload: bytes, reason: str) -> None
         ({"pack": {}}, "bad-envelope", SEALED),
         ({"events": 5}, "bad-envelope", SEALED),
         ({"pack": None}, "bad-envelope", SEALED),
+        ({"pack": [{}] * 4097}, "bad-envelope", SEALED),
+        ({"pack": [{"n": "a:x", "v": 1}] * 4097}, "bad-envelope", SEALED),
+        ({"events": [{"device": "a", "kind": "b"}] * 4097}, "bad-envelope", SEALED),
         ({"packs": []}, "binary-member", SEALED),
         ({"picture": LONG}, "binary-member", SEALED),
         ({LONG: 1}, "binary-member", SEALED),
@@ -482,7 +486,9 @@ def test_what_goes_down_comes_back() -> None:
 
 
 @pytest.mark.parametrize("decoder", [wire.decode_receipt, wire.decode_command, wire.decode_config])
-@pytest.mark.parametrize("payload", [b"", b"[", b"[" * 200_000, b"{}", b"\xff", b'{"v": 1}', b"null"])
+@pytest.mark.parametrize(
+    "payload", [b"", b"[", b"[" * 200_000, b"{}", b"\xff", b'{"v": 1}', b"null", b'{"v":"\\ud800"}']
+)
 def test_a_source_refuses_what_it_cannot_read(decoder: Any, payload: bytes) -> None:
     assert isinstance(decoder(payload), Quarantine)
 
@@ -525,3 +531,22 @@ def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         assert found.measurements == [Measurement(f"d{i}:x{i}", float(i))]
     assert max(len(wire._topics), len(wire._spools), len(wire._devices), len(wire._kinds), len(wire._known)) <= 50
     assert sum(map(len, wire._known.values())) <= 50
+
+
+def test_the_worst_message_is_read_in_bounded_time() -> None:
+    """A source that sends nonsense as fast as it can must not stop the others."""
+    nonsense = [
+        body(pack=[{}] * 4096),
+        body(pack=[{"n": "a:x", "v": None}] * 4096),
+        body(pack=[]).replace(b'"v": 1', b'"v": 1, ' + b'"x": 1, ' * 25_000 + b'"y": 1'),
+        body(pack=[]).replace(b"[]", b"[" + b"0," * 120_000 + b"0]"),
+        body(pack=[{f"m{i}": 0 for i in range(20_000)}]),
+        b"[" * 262_144,
+        b'{"a":' * 50_000,
+        b'"' + b"\\u0000" * 40_000 + b'"',
+        b"1" * 262_144,
+    ]
+    for payload in nonsense:
+        started = time.perf_counter()
+        assert decode(TOPIC, payload) is not None
+        assert time.perf_counter() - started < 1, payload[:100]
