@@ -198,8 +198,7 @@ class _Demo:
             raise SystemExit((self._folder / "register.log").read_text()[-2000:] or "register failed")
         self._stage("starting the reference platform")
         platform = await self._spawn(
-            ["-m", "simulators", "platform", "--port", "0", "--store", str(self._folder / "platform.db")]
-            + ["--key-file", str(key)],
+            ["-m", "simulators", "platform", "--store", str(self._folder / "platform.db"), "--key-file", str(key)],
             {},
         )
         processes.append(platform)

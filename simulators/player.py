@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import heapq
 import json
 import time
+import zlib
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
@@ -128,13 +130,10 @@ class Source:
         self._tally = tally
         self._spool = spool
         self._heat = {d.id for d in settlement.devices if d.profile == "heat-detector"}
-        start = clock.anchor
-        self._due = [(stream.first_after(start), index) for index, stream in enumerate(streams)]
         self._streams = list(streams)
-        heapq.heapify(self._due)
+        self._due: list[tuple[int, int]] = []
+        self._next_pack = 0
         self._sendings = deque(sorted(sendings, key=lambda s: s.time + s.late))
-        self._next_pack = start + (hash_of(self.id) % PACK_MS)
-        self._pack_from = start
         self.lanes = {lane: SpoolLane(lane) for lane in Lane}
         self._connection = f"{spool}-1"
         self._client: aiomqtt.Client | None = None
@@ -143,12 +142,19 @@ class Source:
 
     # --- taking readings in ----------------------------------------------------------------------------------------
 
+    def begin(self, now: int) -> None:
+        """The playing begins: every stream is due at its next time, and the source packs at a moment of its own, or
+        all would send at once."""
+        self._due = [(stream.first_after(now), index) for index, stream in enumerate(self._streams)]
+        heapq.heapify(self._due)
+        self._next_pack = now + zlib.crc32(self.id.encode()) % PACK_MS
+
     def step(self, now: int, *, is_playing: bool = True) -> None:
         """Takes in what is due up to ``now`` (simulated ms)."""
         while self._sendings and self._sendings[0].time + self._sendings[0].late <= now:
             self._take(self._sendings.popleft(), now)
         if is_playing and now >= self._next_pack:
-            self._next_pack = now + PACK_MS
+            self._next_pack += PACK_MS * (1 + (now - self._next_pack) // PACK_MS)
             self._pack(now)
 
     def _take(self, sending: Sending, now: int) -> None:
@@ -233,7 +239,7 @@ class Source:
         await client.publish(topic_of(self.community, self.id, "status"), encode_status(birth), qos=1, retain=True)
         self._client = client
         async for message in client.messages:
-            payload = message.payload if isinstance(message.payload, bytes) else b""
+            payload = bytes(message.payload or b"")
             topic = message.topic.value
             if topic == GATEWAY_STATUS:
                 self._has_gateway = b'"online":true' in payload.replace(b" ", b"")
@@ -352,6 +358,12 @@ class Player:
 
     async def play(self, until: int, on_step: Callable[[int], None] = lambda now: None) -> None:
         """Plays up to the simulated time ``until``."""
+        begins = self._clock.now()
+        for source in self.sources:
+            source.begin(begins)
+        # What was built so far lives as long as the player: the collector need not walk it, and pause, again and again.
+        gc.collect()
+        gc.freeze()
         while (now := self._clock.now()) < until:
             self._step(now, is_playing=True)
             on_step(now)
@@ -399,11 +411,6 @@ def events_of(district: District, instances: Iterable[Instance]) -> Iterator[tup
             [message] = [lane.backlog.pop() for lane in source.lanes.values() if lane.backlog]
             found.append((arrival, replace(message, sent_at=arrival)))
     yield from sorted(found, key=lambda pair: (pair[0], pair[1].source, pair[1].seq))
-
-
-def hash_of(text: str) -> int:
-    """A number that is the same for the same text in every process."""
-    return int.from_bytes(text.encode()[-6:], "big")
 
 
 def read_passwords(text: str) -> dict[str, str]:

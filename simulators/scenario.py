@@ -63,7 +63,8 @@ class Expected(_File):
 
 class Scenario(_File):
     """A scenario file. ``one_message`` sends its readings together when the last of them is taken, with their times:
-    what a device measured between two reports. ``weight`` is how often it is played beside the others of its sort; ``state`` puts its device
+    what a device measured between two reports. ``weight`` is how often it is
+    played beside the others of its sort; ``state`` puts its device
     into a drill or the like for the whole day; ``attribute`` picks only devices that have it."""
 
     id: str
@@ -135,11 +136,11 @@ class Plan(Struct, frozen=True):
 
 def read_scenarios(folder: Path = FOLDER) -> list[Scenario]:
     """Reads every scenario file. Raises ValueError naming the file and the fault."""
-    found = []
+    found: list[Scenario] = []
     for path in sorted(folder.glob("*.yaml")):
         try:
-            for data in yaml.safe_load_all(path.read_text(encoding="utf-8")):
-                found.append(Scenario.model_validate(data))
+            documents = yaml.safe_load_all(path.read_text(encoding="utf-8"))
+            found.extend(Scenario.model_validate(data) for data in documents)
         except (yaml.YAMLError, ValidationError) as error:
             raise ValueError(f"{path.name}: {error}") from error
     names = [scenario.id for scenario in found]
