@@ -1,9 +1,8 @@
-"""The ledger's passwords at a real Mosquitto."""
+"""The password hashes that a ledger keeps, before a real Mosquitto."""
 
 from __future__ import annotations
 
 import threading
-import time
 from pathlib import Path
 
 import paho.mqtt.client as mqtt
@@ -12,59 +11,48 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 from gateway.adapters.memory_ledger import open_memory_ledger
 from tests.conftest import StartMosquitto
+from tests.ports.ledger_batches import NOW
 from tests.servers import Mosquitto
 
-NOW = 1_795_435_200_000
 
-
-def test_mosquitto_lets_in_who_has_an_issued_password_and_nobody_else(
+def test_mosquitto_lets_in_who_has_a_password_of_the_ledger_s_and_nobody_else(
     start_mosquitto: StartMosquitto, tmp_path: Path
 ) -> None:
     ledger = open_memory_ledger()
-    old = ledger.issue_credentials(["agent-c001", "agent-c002"], NOW)
-    new = ledger.issue_credentials(["agent-c002"], NOW)
+    replaced = ledger.issue_credentials(["agent-001", "agent-002"], NOW)
+    passwords = replaced | ledger.issue_credentials(["agent-002"], NOW)
     file = tmp_path / "passwords"
-    file.write_text("".join(f"{name}:{hash}\n" for name, hash in ledger.credentials().items()), encoding="utf-8")
-    broker = start_mosquitto(f"allow_anonymous false\npassword_file {file}")
+    file.write_text("".join(f"{name}:{hashed}\n" for name, hashed in ledger.credentials().items()))
+    file.chmod(0o600)
     ledger.close()
+    broker = start_mosquitto(f"password_file {file}")
 
-    assert try_to_connect(broker, "agent-c001", old["agent-c001"])
-    assert try_to_connect(broker, "agent-c002", new["agent-c002"])
-    assert not try_to_connect(broker, "agent-c002", old["agent-c002"])
-    assert not try_to_connect(broker, "agent-c002", new["agent-c002"] + "x")
-    assert not try_to_connect(broker, "agent-c001", new["agent-c002"])
-    assert not try_to_connect(broker, "nobody", old["agent-c001"])
-
-
-def test_a_district_is_issued_in_no_time() -> None:
-    ledger = open_memory_ledger()
-    names = [f"agent-{number}" for number in range(1_000)]
-
-    began = time.thread_time()
-    issued = ledger.issue_credentials(names, NOW)
-    took = time.thread_time() - began
-
-    assert set(issued) == set(names) == set(ledger.credentials())
-    assert len(set(issued.values())) == 1_000
-    assert took < 5
-    ledger.close()
+    assert is_let_in(broker, "agent-001", passwords["agent-001"])
+    assert is_let_in(broker, "agent-002", passwords["agent-002"])
+    assert not is_let_in(broker, "agent-002", replaced["agent-002"]), "a new password ends the old one"
+    assert not is_let_in(broker, "agent-001", passwords["agent-002"])
+    assert not is_let_in(broker, "agent-001", "")
+    assert not is_let_in(broker, "agent-003", passwords["agent-001"])
+    assert not is_let_in(broker, None, None)
 
 
-def try_to_connect(broker: Mosquitto, name: str, password: str) -> bool:
-    """Whether the broker takes a client with this name and password."""
+def is_let_in(broker: Mosquitto, name: str | None, password: str | None) -> bool:
+    """What the broker answers to a connection as ``name``."""
+    answers: list[ReasonCode] = []
     answered = threading.Event()
-    taken = []
-    client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id=f"test-{name}")
-    client.username_pw_set(name, password)
 
-    def hear(client: object, userdata: object, flags: object, reason: ReasonCode, properties: object) -> None:
-        taken.append(not reason.is_failure)
+    def hear(client: mqtt.Client, data: object, flags: object, code: ReasonCode, properties: object) -> None:
+        answers.append(code)
         answered.set()
 
+    client = mqtt.Client(CallbackAPIVersion.VERSION2, protocol=mqtt.MQTTv5)
+    client.username_pw_set(name, password)
     client.on_connect = hear
     client.connect(broker.host, broker.port)
     client.loop_start()
-    assert answered.wait(10)
-    client.disconnect()
-    client.loop_stop()
-    return taken[0]
+    try:
+        assert answered.wait(10), "the broker did not answer"
+    finally:
+        client.disconnect()
+        client.loop_stop()
+    return not answers[0].is_failure
