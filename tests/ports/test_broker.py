@@ -50,8 +50,10 @@ async def broker(
     await broker.stop()
 
 
-def _client(broker: EmbeddedBroker, name: str | None, password: str = PASSWORD, identifier: str = "") -> aiomqtt.Client:
-    """Sources use the sources' address, the gateway its own."""
+def _client(
+    broker: EmbeddedBroker, name: str | None, password: str = PASSWORD, identifier: str = "", *, is_kept: bool = False
+) -> aiomqtt.Client:
+    """Sources use the sources' address, the gateway its own. ``is_kept``: the broker keeps the session."""
     address = urlsplit(broker.url if name == "gateway" else broker.source_url)
     assert address.hostname is not None
     assert address.port is not None
@@ -61,6 +63,7 @@ def _client(broker: EmbeddedBroker, name: str | None, password: str = PASSWORD, 
         username=name,
         password=password if name else None,
         identifier=identifier or name or "nobody",
+        clean_session=not is_kept,
     )
 
 
@@ -230,6 +233,18 @@ async def test_a_source_cannot_hear_what_is_for_another(broker: EmbeddedBroker, 
 
     assert [line for line in overheard if line[0] != GATEWAY_STATUS] == []
     assert heard == [(config, b"its devices"), (receipt, b"its receipt")]
+
+
+async def test_a_source_that_takes_anothers_client_id_does_not_hear_with_its_ears(broker: EmbeddedBroker) -> None:
+    receipt = topic_of("c001", "agent-2", "receipt")
+    async with _client(broker, "agent-2", is_kept=True) as other:
+        await other.subscribe(receipt, qos=1)
+    async with _client(broker, "agent-1", identifier="agent-2", is_kept=True) as thief:
+        async with _client(broker, "gateway") as gateway:
+            await gateway.publish(receipt, b"its receipt", qos=1)
+        overheard = await _hear(thief, 0.5)
+
+    assert overheard == []
 
 
 async def test_a_source_cannot_end_the_gateways_session(tmp_path: Path, credentials: dict[str, str]) -> None:

@@ -371,6 +371,18 @@ async def test_while_nothing_is_taken_only_so_much_waits_in_memory(
         assert [one.payload for one in arrived] == sent
 
 
+async def test_under_mqtt_5_only_so_much_is_on_its_way_unacknowledged(subject: MqttSubject) -> None:
+    await subject.send(*((TELEMETRY, f"{number}".encode()) for number in range(2_500)))
+    taken = await gather(subject, 2_000)
+    await asyncio.sleep(0.3)
+    assert (len(taken), subject.inbox.take(10)) == (2_000, [])
+
+    subject.inbox.acknowledge(taken[:500])
+
+    rest = await gather(subject, 500)
+    assert [one.payload for one in rest] == [f"{number}".encode() for number in range(2_000, 2_500)]
+
+
 async def _nothing() -> None:
     """These tests restart no broker."""
 
