@@ -104,7 +104,13 @@ async def open_broker(
     )
     url = await embedded.start()
     try:
-        own = BrokerSettings(url=url, username=GATEWAY_IDENTITY, password=password, client_prefix=broker.client_prefix)
+        own = BrokerSettings(
+            url=url,
+            username=GATEWAY_IDENTITY,
+            password=password,
+            client_prefix=broker.client_prefix,
+            version=embedded.version,
+        )
         yield own, embedded.source_url
     finally:
         await embedded.stop()
