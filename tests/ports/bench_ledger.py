@@ -1,4 +1,4 @@
-"""``python -m tests.ports.bench_ledger [--json]``: what a commit costs, on SQLite on the disk and on a durable PostgreSQL.
+"""``python -m tests.ports.bench_ledger [--json]``: what a commit costs, on SQLite on the disk and a durable PostgreSQL.
 
 Wall time includes the disk; CPU time is this process's alone, which for PostgreSQL leaves the server's out. Its tenth
 percentile over the commits tells what the work itself costs when the machine does other things too.
