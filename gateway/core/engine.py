@@ -312,7 +312,15 @@ class Engine:
                 heard.excused = 0
             if owner.is_alerted:
                 self._wake_absence(owner, when)
-            for watch in cell.watches:
+            if cell.is_busy or not cell.low <= value <= cell.high:  # type: ignore[operator]
+                for watch in cell.watches:
+                    truth = watch.test(when)
+                    if truth or watch.phase is not quiet:
+                        self._advance(watch, truth, when, _event_id(message, index), now)
+                if cell.is_busy:
+                    cell.settle()
+                continue
+            for watch in cell.open:
                 truth = watch.test(when)
                 if truth or watch.phase is not quiet:
                     self._advance(watch, truth, when, _event_id(message, index), now)
@@ -436,8 +444,11 @@ class Engine:
                         self._advance(watch, truth, at, event, now)
         if watch.is_busy or watch.needs_wake:
             self._watches.schedule(watch, at)
-        if watch.is_busy and watch.rule.is_absence:
-            self._alert(watch)
+        if watch.is_busy:
+            for cell in watch.cells:
+                cell.is_busy = True
+            if watch.rule.is_absence:
+                self._alert(watch)
 
     def _alert(self, watch: Watch) -> None:
         for heard in watch.heard:

@@ -6,6 +6,7 @@ nor clears a rule. ``explain`` and the rule tests ask the same bound leaves; the
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from msgspec import Struct
@@ -33,6 +34,10 @@ from gateway.core.condition import (
 
 Truth = bool | None
 Test = Callable[[int], Truth]
+
+
+Band = tuple[float, float]
+ANY_VALUE: Band = (-math.inf, math.inf)
 
 
 class BoundLeaf(Struct, frozen=True):
@@ -84,7 +89,62 @@ def _bind(condition: Condition, scope: Scope, path: str, leaves: list[BoundLeaf]
             return leaf.test
 
 
+def find_quiet_band(condition: Condition, name: str, scope: Scope) -> Band | None:
+    """The values (low, high) of the reading ``name`` with which the condition cannot become true, though it was not
+    before: a rule that is quiet need not be asked about them. None where no such band can be told.
+
+    Leaves on other readings and on attributes do not change by this value, so they stand aside; what time alone can
+    make true (windows, silence, events) has no band."""
+    match condition:
+        case Reads(read, tests, None):
+            return _band_of(tests, scope) if read == name else ANY_VALUE
+        case Has():
+            return ANY_VALUE
+        case Any(parts):
+            low, high = ANY_VALUE
+            for part in parts:
+                band = find_quiet_band(part, name, scope)
+                if band is None:
+                    return None
+                low, high = max(low, band[0]), min(high, band[1])
+            return (low, high) if low <= high else None
+        case All(parts):
+            bands = [find_quiet_band(part, name, scope) for part in parts]
+            narrow = [band for band in bands if band is not None and band != ANY_VALUE]
+            return narrow[0] if narrow else (None if None in bands else ANY_VALUE)
+        case _:
+            return None
+
+
+def _band_of(tests: Sequence[Compare], scope: Scope) -> Band | None:
+    for test in tests:
+        match test.op, test.args:
+            case "above", (low,):
+                limit = _resolve_number(low, scope, None)
+                return None if limit is None else (-math.inf, limit)
+            case "below", (high,):
+                limit = _resolve_number(high, scope, None)
+                return None if limit is None else (limit, math.inf)
+            case "is", (True,):
+                return 0.0, 0.0
+            case "is", (False,):
+                return 1.0, 1.0
+    return None
+
+
 def _all(tests: Sequence[Test]) -> Test:
+    if len(tests) == 2:
+        one, two = tests
+
+        def both(now: int) -> Truth:
+            first = one(now)
+            if first is False:
+                return False
+            second = two(now)
+            return second if first or second is False else None
+
+        return both
+
     def test(now: int) -> Truth:
         known = True
         for one in tests:
@@ -99,6 +159,18 @@ def _all(tests: Sequence[Test]) -> Test:
 
 
 def _any(tests: Sequence[Test]) -> Test:
+    if len(tests) == 2:
+        one, two = tests
+
+        def either(now: int) -> Truth:
+            first = one(now)
+            if first:
+                return True
+            second = two(now)
+            return second if first is False or second else None
+
+        return either
+
     def test(now: int) -> Truth:
         known = True
         for one in tests:

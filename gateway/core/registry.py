@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
@@ -11,6 +12,7 @@ from msgspec.structs import replace
 from gateway.core.cells import Cell, EventCell, Heard, Scope, Window
 from gateway.core.condition import is_answerable
 from gateway.core.district import DistrictError, PlaceTree
+from gateway.core.evaluator import Band
 from gateway.core.model import Community, Device, DeviceState, Place, RegistryChange, Scalar, Source
 from gateway.core.profile import EventSpec, Profile, ReadingSpec
 from gateway.core.rule import Rule, ScopeKind, Watch
@@ -47,9 +49,12 @@ class KnownDevice:
 
 
 class ReadingCell(Cell):
-    """A cell of one reading, with the check of its values and the watches that look at it."""
+    """A cell of one reading, with the check of its values and the watches that look at it.
 
-    __slots__ = ("believe", "name", "owner", "spec", "watches")
+    From ``low`` to ``high`` only the watches in ``open`` need be asked, unless ``is_busy``: one of the others is not
+    quiet."""
+
+    __slots__ = ("believe", "high", "is_busy", "low", "name", "open", "owner", "spec", "watches")
 
     def __init__(self, owner: KnownDevice, spec: ReadingSpec) -> None:
         super().__init__(owner.heard)
@@ -58,6 +63,23 @@ class ReadingCell(Cell):
         self.believe = spec.believe
         self.name = f"{owner.device.id}:{spec.id}"
         self.watches: list[Watch] = []
+        self.open: list[Watch] = []
+        self.low = -math.inf
+        self.high = math.inf
+        self.is_busy = spec.type == "text"
+
+    def add(self, watch: Watch, band: Band | None) -> None:
+        """Lets a watch look at this cell; with ``band``, only at values outside of it while it is quiet."""
+        self.watches.append(watch)
+        watch.cells.append(self)
+        if band is None or max(self.low, band[0]) > min(self.high, band[1]):
+            self.open.append(watch)
+        else:
+            self.low, self.high = max(self.low, band[0]), min(self.high, band[1])
+
+    def settle(self) -> None:
+        """After all watches were asked: whether they must all be asked again."""
+        self.is_busy = self.spec.type == "text" or any(watch.is_busy for watch in self.watches)
 
 
 class SignalCell(EventCell):

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime, timedelta
 from enum import StrEnum
 from functools import lru_cache
-from typing import Final
+from typing import Final, Protocol
 
 import chinese_calendar
 from msgspec import Struct
@@ -181,11 +181,18 @@ class WatchState(Struct, omit_defaults=True):
     wake_at: int | None = None
 
 
+class Guarded(Protocol):
+    """A cell that spares its quiet watches values which cannot matter; ``is_busy`` says that one is not quiet."""
+
+    is_busy: bool
+
+
 class Watch:
     """One rule for one key. ``test`` is the condition with the schedule and the ``missing`` policy around it."""
 
     __slots__ = (
         "bound",
+        "cells",
         "clear",
         "clear_since",
         "event",
@@ -213,6 +220,7 @@ class Watch:
         self.bound = bound
         self.clear = clear
         self.heard = heard
+        self.cells: list[Guarded] = []
         self.hold = rule.hold
         self.is_momentary = rule.is_momentary
         self.needs_wake = bound.wake is not None or rule.schedule is not None or rule.missing == "alarm"

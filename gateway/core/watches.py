@@ -6,10 +6,10 @@ import heapq
 from collections.abc import Iterable, Iterator
 
 from gateway.core.condition import Condition, Has, iter_leaves
-from gateway.core.evaluator import bind
+from gateway.core.evaluator import bind, find_quiet_band
 from gateway.core.model import Phase
 from gateway.core.registry import Key, Registry
-from gateway.core.rule import Rule, Watch, WatchState
+from gateway.core.rule import Rule, ScopeKind, Watch, WatchState
 
 
 class Watches:
@@ -68,7 +68,8 @@ class Watches:
             self._of_device.setdefault(device.device.id, []).append(watch)
             for name in used:
                 if name in device.cells:
-                    device.cells[name].watches.append(watch)
+                    is_single = rule.scope is ScopeKind.DEVICE
+                    device.cells[name].add(watch, find_quiet_band(rule.when, name, scope) if is_single else None)
                 if name in device.events:
                     device.events[name].watches.append(watch)
             if is_about_silence:
@@ -88,6 +89,8 @@ class Watches:
             if state.wake_at is not None:
                 self.wake_at(watch, state.wake_at)
             if watch.is_busy:
+                for cell in watch.cells:
+                    cell.is_busy = True
                 yield watch
 
     # --- time ------------------------------------------------------------------------------------------------
