@@ -133,11 +133,12 @@ class EmbeddedBroker:
     async def start(self) -> str:
         """Starts it, waits until it listens, and returns `url`. Raises GatewayError with its last words if it fails."""
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        await self._outlive_predecessor()
         self._write_passwords()
         chosen = self._port != 0
         for attempt in range(3):
             if not chosen:
-                self._port = free_port(self._host)
+                self._port = self._last_port() or free_port(self._host)
             self._gateway_port = self._port if self.kind == "amqtt" else free_port("127.0.0.1")
             try:
                 await self._launch()
@@ -146,6 +147,7 @@ class EmbeddedBroker:
                 # Between our probe and its listening, somebody else may have taken a port that we chose.
                 if attempt == 2 or chosen:
                     raise
+        _write_secret(self._folder / "port", f"{self._port}\n")
         self._watching = asyncio.create_task(self._watch(), name="embedded-broker")
         log.info("embedded broker (%s) listens on %s", self.kind, self.source_url)
         return self.url
@@ -192,6 +194,7 @@ class EmbeddedBroker:
             preexec_fn=_die_with(os.getpid()),
         )
         self._reading = asyncio.create_task(self._read_output(self._process))
+        _write_secret(self._folder / "pid", f"{self._process.pid}\n")
         try:
             async with asyncio.timeout(START_TIMEOUT_S):
                 while not await _is_listening(self._gateway_port):
@@ -203,6 +206,37 @@ class EmbeddedBroker:
         except BaseException:
             await self._end_process()
             raise
+
+    def _last_port(self) -> int | None:
+        """The port of the last time, if it is free: sources that know it find the new broker there."""
+        with contextlib.suppress(OSError, ValueError):
+            port = int((self._folder / "port").read_text(encoding="utf-8"))
+            return None if _is_taken(self._host, port) else port
+        return None
+
+    async def _outlive_predecessor(self) -> None:
+        """Waits for the broker of a gateway that was killed: it is about to end, saves its sessions in our folder while
+        it does, and has our port until then. One that does not end belongs to a gateway that lives."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + STOP_TIMEOUT_S
+        while (pid := self._predecessor()) is not None:
+            if loop.time() >= end:
+                raise GatewayError(
+                    "broker-folder",
+                    f"another gateway's broker (process {pid}) runs in it",
+                    str(self._folder),
+                    "stop that gateway, or give this one a data folder of its own",
+                )
+            await asyncio.sleep(0.05)
+
+    def _predecessor(self) -> int | None:
+        """The process id of a broker that runs in our folder; told from a stranger with the same id by its command line,
+        as Linux shows it."""
+        with contextlib.suppress(OSError, ValueError):
+            pid = int((self._folder / "pid").read_text(encoding="utf-8"))
+            if f"{self._folder}/".encode() in Path(f"/proc/{pid}/cmdline").read_bytes():
+                return pid
+        return None
 
     def _failure(self, what: str) -> GatewayError:
         said = "; ".join(list(self._tail)[-4:]) or "it said nothing"

@@ -341,6 +341,43 @@ def _is_answering(port: int) -> bool:
 
 
 @pytest.mark.parametrize("kind", KINDS)
+async def test_after_a_kill_the_next_one_waits_for_the_last_and_takes_its_place(
+    start_process: StartProcess, tmp_path: Path, credentials: dict[str, str], kind: str
+) -> None:
+    folder = tmp_path / "broker"
+    first = EmbeddedBroker(folder, credentials, kind=kind)
+    await first.start()
+    await first.stop()
+    gateway = start_process("tests.ports.broker_process", str(folder), kind)
+    gateway.wait_for_line(r"^pid (\d+) at ")
+
+    gateway.kill()
+    second = EmbeddedBroker(folder, credentials, kind=kind)
+    await second.start()
+
+    try:
+        assert second.source_url == first.source_url
+        assert await _is_let_in(_client(second, "agent-1"))
+        assert second.counters.restarts == 0
+    finally:
+        await second.stop()
+
+
+async def test_two_gateways_in_one_folder_are_told_apart(
+    tmp_path: Path, credentials: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.adapters.broker.STOP_TIMEOUT_S", 0.5)
+    first, second = EmbeddedBroker(tmp_path, credentials), EmbeddedBroker(tmp_path, credentials)
+    await first.start()
+    with pytest.raises(GatewayError, match=f"process {first.pid}") as failed:
+        await second.start()
+
+    assert failed.value.code == "broker-folder"
+    assert await _is_let_in(_client(first, "agent-1"))
+    await first.stop()
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_it_runs_under_uvloop_too(tmp_path: Path, credentials: dict[str, str], kind: str) -> None:
     async def run() -> tuple[int, bool]:
         broker = EmbeddedBroker(tmp_path, credentials, kind=kind)
