@@ -15,17 +15,23 @@ WINDOW_POINTS: Final = 60
 """Most points of a window of amounts or rates: it is exact to 1/60 of its length."""
 
 
+FAR: Final = 2**62
+NEVER: Final = -1
+
+
 class Heard:
     """When a device was last heard of. ``excused`` (ms) is added to its absence deadlines: time in which the gateway
-    or the device's source could not have heard it."""
+    or the device's source could not have heard it. ``is_alerted``: a watch of its silence is not quiet, so that
+    hearing it matters."""
 
-    __slots__ = ("at", "excused", "heartbeat", "id")
+    __slots__ = ("at", "excused", "heartbeat", "id", "is_alerted")
 
     def __init__(self, id: str, at: int, heartbeat: int | None) -> None:
         self.id = id
         self.at = at
         self.heartbeat = heartbeat
         self.excused = 0
+        self.is_alerted = False
 
 
 class Window:
@@ -55,9 +61,12 @@ class Window:
 
 class ChangeWindow(Window):
     """How far a number moved: ``rate`` by itself, ``total`` by the growth of a running total, ``amount`` by single
-    amounts. ``newest`` is the newest value, or the amount accumulated so far."""
+    amounts. ``newest`` is the newest value, or the amount accumulated so far; ``base`` the one at the window's start.
 
-    __slots__ = ("how", "last", "newest", "step")
+    ``base_at``, ``next_at`` and ``point_at`` are the times of the first, second and last point: what is asked of every
+    reading stands in the window itself, because looking into the points costs more than all the arithmetic."""
+
+    __slots__ = ("base", "base_at", "how", "last", "newest", "next_at", "point_at", "step")
 
     def __init__(self, span: int, how: str) -> None:
         super().__init__(span)
@@ -65,6 +74,7 @@ class ChangeWindow(Window):
         self.step = span // WINDOW_POINTS
         self.newest = 0.0
         self.last: float | None = None
+        self._mark()
 
     def see(self, at: int, value: object, before: object) -> None:
         if value.__class__ is not float:
@@ -78,9 +88,8 @@ class ChangeWindow(Window):
                 # A meter that was exchanged or reset starts again below: its drop is no amount.
                 self.newest += max(0.0, value - self.last)
             self.last = value
-        points = self.points
-        if not points or at - points[-1][0] >= self.step:
-            points.append((at, self.newest))
+        if at - self.point_at >= self.step:
+            self.points.append((at, self.newest))
             self.prune(at)
 
     def prune(self, now: int) -> None:
@@ -88,9 +97,17 @@ class ChangeWindow(Window):
         start, points = now - self.span, self.points
         while len(points) > 1 and points[1][0] <= start:
             points.popleft()
+        self._mark()
+
+    def _mark(self) -> None:
+        points = self.points
+        self.base_at, self.base = points[0] if points else (NEVER, 0.0)
+        self.next_at = points[1][0] if len(points) > 1 else FAR
+        self.point_at = points[-1][0] if points else -FAR
 
     def restart(self) -> None:
         self.points.clear()
+        self._mark()
 
     def dump(self) -> list[object]:
         return [*super().dump(), self.newest, self.last]
@@ -99,6 +116,7 @@ class ChangeWindow(Window):
         super().load(data)
         self.newest = float(data[1])  # type: ignore[arg-type]
         self.last = None if data[2] is None else float(data[2])  # type: ignore[arg-type]
+        self._mark()
 
 
 class CountWindow(Window):

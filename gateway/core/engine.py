@@ -292,7 +292,7 @@ class Engine:
         cells, quiet, judged = registry.cells, Phase.QUIET, 0
         for index, measured in enumerate(message.measurements, len(message.signals)):
             cell = cells.get(measured.name)
-            if cell is None or cell.owner.source != id:
+            if cell is None or cell.source != id:
                 self._meet_unknown(message, measured, index, at, now)
                 continue
             value = cell.believe(measured.value, measured.unit)
@@ -304,14 +304,13 @@ class Engine:
             if when < cell.at:
                 continue  # older than what is known: it changes no state
             cell.put(when, value)
-            owner = cell.owner
-            heard = owner.heard
+            heard = cell.heard
             if when > heard.at:
                 heard.at = when
             if heard.excused:
                 heard.excused = 0
-            if owner.is_alerted:
-                self._wake_absence(owner, when)
+            if heard.is_alerted:
+                self._wake_absence(cell.owner, when)
             if cell.is_busy or not cell.low <= value <= cell.high:  # type: ignore[operator]
                 for watch in cell.watches:
                     truth = watch.test(when)
@@ -372,16 +371,17 @@ class Engine:
         heard = device.heard
         heard.at = max(heard.at, at)
         heard.excused = 0
-        if device.is_alerted:
+        if heard.is_alerted:
             self._wake_absence(device, at)
 
     def _wake_absence(self, device: KnownDevice, at: int) -> None:
         """The device is heard of again: what its silence had begun is looked at."""
-        device.is_alerted = False
+        heard = device.heard
+        heard.is_alerted = False
         for watch in device.absence:
             if watch.is_busy:
                 self._advance(watch, watch.test(at), at, f"heard/{device.device.id}/{at}", self.now)
-                device.is_alerted |= watch.is_busy
+                heard.is_alerted |= watch.is_busy
 
     def _reject(self, source: str, device: str, reading: str, reason: str, value: object) -> None:
         self._draft.rejected.append(Rejected(source, device[:64], reading[:64], reason, str(value)[:64]))
@@ -452,7 +452,7 @@ class Engine:
 
     def _alert(self, watch: Watch) -> None:
         for heard in watch.heard:
-            self._registry.devices[heard.id].is_alerted = True
+            heard.is_alerted = True
 
     def _record(
         self,

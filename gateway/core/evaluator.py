@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from msgspec import Struct
 
-from gateway.core.cells import Cell, ChangeWindow, CountWindow, EventCell, Heard, HeldWindow, Scope, Window
+from gateway.core.cells import NEVER, Cell, ChangeWindow, CountWindow, EventCell, Heard, HeldWindow, Scope, Window
 from gateway.core.condition import (
     All,
     Any,
@@ -136,7 +136,7 @@ def _all(tests: Sequence[Test]) -> Test:
     if len(tests) == 2:
         one, two = tests
 
-        def both(now: int) -> Truth:
+        def both(now: int, one: Test = one, two: Test = two) -> Truth:
             first = one(now)
             if first is False:
                 return False
@@ -162,7 +162,7 @@ def _any(tests: Sequence[Test]) -> Test:
     if len(tests) == 2:
         one, two = tests
 
-        def either(now: int) -> Truth:
+        def either(now: int, one: Test = one, two: Test = two) -> Truth:
             first = one(now)
             if first:
                 return True
@@ -398,25 +398,31 @@ def _bind_change(leaf: Rate | Sum, cell: Cell, scope: Scope) -> Single:
     cell.windows[name] = window
     step = window.step
     limit = _resolve_number(leaf.test.args[0], scope, heard.id)
+
     # An amount only grows, and a rise seen in part of the window is a rise in the window: "above" is believed before
     # the window is covered. "below" is not: half a night without water is not a night.
-    is_above = leaf.test.op == "above"
-
-    def test(now: int) -> Truth:
-        points = window.points
-        if not points or limit is None:
-            return None
-        start = now - span
-        if len(points) > 1 and points[1][0] <= start:
+    def above(
+        now: int, window: ChangeWindow = window, span: int = span, slack: int = step - span, limit: float | None = limit
+    ) -> Truth:
+        # What is fixed stands in the defaults: a closure would be one more object to fetch for each.
+        if window.next_at <= now - span:
             window.prune(now)
-        oldest_at, oldest = points[0]
-        change = window.newest - oldest
-        if is_above:
-            if change > limit:
-                return True
-        elif change < limit and oldest_at <= start + step:
+        at = window.base_at
+        if at == NEVER or limit is None:
+            return None
+        if window.newest - window.base > limit:
             return True
-        return False if oldest_at <= start + step else None
+        return False if at <= now + slack else None
+
+    def below(
+        now: int, window: ChangeWindow = window, span: int = span, slack: int = step - span, limit: float | None = limit
+    ) -> Truth:
+        if window.next_at <= now - span:
+            window.prune(now)
+        at = window.base_at
+        if at == NEVER or limit is None or at > now + slack:
+            return None
+        return window.newest - window.base < limit
 
     def look(now: int) -> str:
         if not window.points:
@@ -425,7 +431,7 @@ def _bind_change(leaf: Rate | Sum, cell: Cell, scope: Scope) -> Single:
         is_covered = window.points[0][0] <= now - span + step
         return f"{window.newest - window.points[0][1]:g}" + ("" if is_covered else " (window not covered yet)")
 
-    return heard.id, test, look, None
+    return heard.id, above if leaf.test.op == "above" else below, look, None
 
 
 def _held(windows: dict[str, Window], name: str, span: int, passes: Callable[[object], bool]) -> HeldWindow:

@@ -23,10 +23,9 @@ INACTIVE: Final = frozenset({DeviceState.COMMISSIONING, DeviceState.DRILL, Devic
 
 
 class KnownDevice:
-    """A registered device with its cells. ``absence`` are the watches that its silence concerns; ``is_alerted`` says
-    that one of them is not quiet, so that hearing the device matters."""
+    """A registered device with its cells. ``absence`` are the watches that its silence concerns."""
 
-    __slots__ = ("absence", "cells", "device", "events", "heard", "is_alerted", "place", "profile", "source")
+    __slots__ = ("absence", "cells", "device", "events", "heard", "place", "profile", "source")
 
     def __init__(self, device: Device, profile: Profile, heard: Heard) -> None:
         self.device = device
@@ -37,7 +36,6 @@ class KnownDevice:
         self.cells: dict[str, ReadingCell] = {}
         self.events: dict[str, SignalCell] = {}
         self.absence: list[Watch] = []
-        self.is_alerted = False
 
     @property
     def is_inactive(self) -> bool:
@@ -54,11 +52,12 @@ class ReadingCell(Cell):
     From ``low`` to ``high`` only the watches in ``open`` need be asked, unless ``is_busy``: one of the others is not
     quiet."""
 
-    __slots__ = ("believe", "high", "is_busy", "low", "name", "open", "owner", "spec", "watches")
+    __slots__ = ("believe", "high", "is_busy", "low", "name", "open", "owner", "source", "spec", "watches")
 
     def __init__(self, owner: KnownDevice, spec: ReadingSpec) -> None:
         super().__init__(owner.heard)
         self.owner = owner
+        self.source = owner.source
         self.spec = spec
         self.believe = spec.believe
         self.name = f"{owner.device.id}:{spec.id}"
