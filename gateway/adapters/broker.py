@@ -230,8 +230,8 @@ class EmbeddedBroker:
             await asyncio.sleep(0.05)
 
     def _predecessor(self) -> int | None:
-        """The process id of a broker that runs in our folder; told from a stranger with the same id by its command line,
-        as Linux shows it."""
+        """The process id of a broker that runs in our folder; its command line (as Linux shows it) tells it from a
+        stranger with the same id."""
         with contextlib.suppress(OSError, ValueError):
             pid = int((self._folder / "pid").read_text(encoding="utf-8"))
             if f"{self._folder}/".encode() in Path(f"/proc/{pid}/cmdline").read_bytes():

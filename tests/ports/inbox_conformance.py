@@ -75,7 +75,7 @@ class InboxConformance:
         await subject.send(
             (TELEMETRY, b"t1"), (ALARM, b"a1"), (STATUS, b"t2"), (ALARM, b"a2"), (REPLY, b"t3"), (TELEMETRY, b"t4")
         )
-        await asyncio.sleep(0.2)
+        await asyncio.sleep(0.6)
 
         first, second = subject.inbox.take(3), subject.inbox.take(3)
 
