@@ -1,8 +1,9 @@
 """From the broker to the commit: take what waits, feed it, commit it in one transaction, then acknowledge.
 
-While a commit runs on the ledger's thread, the next batch gathers at the broker's sockets: group commit without a
-timer. Only after the commit are deliveries acknowledged to the broker and receipted to their sources, and effects
-performed. Whatever fails, nothing was acknowledged, so nothing is lost.
+While a commit runs on the ledger's thread, the next batch gathers at the broker's sockets and is fed: group commit
+without a timer. Only after its commit are a batch's deliveries acknowledged to the broker and receipted to their
+sources, and its effects performed. Whatever fails, nothing was acknowledged, so nothing is lost: engines that were fed
+what is not committed are thrown away, read back, and fed again.
 """
 
 from __future__ import annotations
@@ -85,6 +86,7 @@ class Item(Struct, eq=False):
     event: Stored | None = None
     event_id: str | None = None
     arrived: Arrived | None = None
+    quarantine: Quarantine | None = None
     waiter: asyncio.Future[str] | None = None
 
 
@@ -114,7 +116,8 @@ class Work(Struct, eq=False):
     answers: list[tuple[asyncio.Future[str], str]]
     configs: set[tuple[str, str]]
     effects: bool = False
-    checkpointed: set[str] = set()
+    batch: Batch = Batch()
+    outgoing: list[Outgoing] = []
 
 
 class Pipeline:
@@ -135,7 +138,7 @@ class Pipeline:
         self._clock = clock
         self._catalog = catalog
         self._catalogs = catalogs
-        self._seal = seal
+        self._plates = seal
         self._on_effects = on_effects
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="ledger")
         self._writers: dict[str, Writer] = {}
@@ -175,18 +178,42 @@ class Pipeline:
                 blind = Blind(min(alive, now), now, "the gateway was stopped")
                 work.entries.append(writer.feed(blind, now)[1])
             work.configs.update((writer.community, source.id) for source in writer.engine.sources())
+        self._seal(work)
         await self._write(work)
         self._settle(work)
         log.info("%d communities taken up", len(self._writers))
 
     async def run(self) -> None:
-        """Feeds and commits until `stop` is called."""
+        """Feeds and commits until `stop` is called. One batch is at the ledger while the next one is fed."""
+        committing: asyncio.Task[CommitRefused | FenceLost | None] | None = None
+        before: Work | None = None
         while not self._stopping:
             items = self._gather()
             if items is None:
                 await self._inbox.wait(TICK_S)
                 continue
-            await self._process(items)
+            work = self._feed_timed(items)
+            error = await committing if committing is not None else None
+            if error is not None and before is not None:
+                committing = None
+                await self._reload({*before.touched, *work.touched})
+                await self._recover(before.items, error)
+                await self._process(items)
+                continue
+            before, committing = work, asyncio.create_task(self._commit(work))
+        error = await committing if committing is not None else None
+        if error is not None and before is not None:
+            await self._reload(set(before.touched))
+            await self._recover(before.items, error)
+
+    async def _commit(self, work: Work) -> CommitRefused | FenceLost | None:
+        """Commits a batch and settles it, or gives back why it was not written."""
+        try:
+            await self._write(work)
+        except (CommitRefused, FenceLost) as error:
+            return error
+        self._settle(work)
+        return None
 
     async def stop(self) -> None:
         """Finishes what was begun, and writes checkpoints, so that the next start is fast."""
@@ -263,45 +290,76 @@ class Pipeline:
 
     async def _process(self, items: Sequence[Item]) -> None:
         """Feeds, commits and settles; what makes a commit fail is found and put aside."""
-        started = asyncio.get_running_loop().time()
         work = self._feed(items)
-        fed = asyncio.get_running_loop().time() - started
-        deliveries = len(work.done)
-        if deliveries >= BATCH_LEAST:
-            ideal = int(self._limit * BATCH_S / max(fed, 1e-4))
-            self._limit = max(BATCH_LEAST, min(BATCH_MOST, (self._limit + ideal) // 2))
         try:
             await self._write(work)
-        except CommitRefused as error:
-            self.counters.refused_commits += 1
-            await self._isolate(work.items, error)
-            return
-        except FenceLost as error:
-            await self._let_go(error.communities)
+        except (CommitRefused, FenceLost) as error:
             await self._reload(set(work.touched))
-            kept = [item for item in work.items if item.community in self._writers or not item.community]
-            if kept:
-                await self._process(kept)
+            await self._recover(work.items, error)
             return
         self._settle(work)
 
+    async def _recover(self, items: Sequence[Item], error: CommitRefused | FenceLost) -> None:
+        """After a failed commit, its engines read back: finds what makes it fail, or lets go what another has taken."""
+        if isinstance(error, CommitRefused):
+            self.counters.refused_commits += 1
+            await self._isolate(items, error)
+            return
+        self._let_go(error.communities)
+        kept = [item for item in items if item.community in self._writers or not item.community]
+        if kept:
+            await self._process(kept)
+
+    def _feed_timed(self, items: Sequence[Item]) -> Work:
+        """Feeds a batch, and fits the size of the next one to the time that it took."""
+        started = asyncio.get_running_loop().time()
+        work = self._feed(items)
+        fed = asyncio.get_running_loop().time() - started
+        if len(work.done) >= BATCH_LEAST:
+            ideal = int(self._limit * BATCH_S / max(fed, 1e-4))
+            self._limit = max(BATCH_LEAST, min(BATCH_MOST, (self._limit + ideal) // 2))
+        return work
+
     def _new_work(self) -> Work:
-        return Work([], {}, [], [], [], {}, [], set(), checkpointed=set())
+        return Work([], {}, [], [], [], {}, [], set())
 
     def _feed(self, items: Iterable[Item]) -> Work:
         work = self._new_work()
         for item in items:
-            if item.arrived is not None and item.message is None and item.event is None:
+            if item.arrived is not None and item.message is None and item.event is None and item.quarantine is None:
                 self._open(item)
             if item.message is not None:
                 self._feed_message(item, work)
             elif item.event is not None:
                 self._feed_event(item, work)
+            elif item.quarantine is not None and item.arrived is not None:
+                self._feed_quarantined(item.quarantine, item.arrived, work)
             if item.arrived is not None:
                 work.done.append(item.arrived)
             work.items.append(item)
         self.counters.batches += 1
+        self._seal(work)
         return work
+
+    def _seal(self, work: Work) -> None:
+        """Makes up what is committed and sent for this batch, from the engines as they stand now: soon they will have
+        been fed the next one, and what of that is in must not be receipted with this."""
+        now = self._clock()
+        checkpoints = [c for w in work.touched.values() if (c := w.checkpoint(now)) is not None]
+        fences = [fence for w in work.touched.values() if (fence := w.seal()) is not None]
+        fences.sort(key=lambda fence: fence.community)
+        work.batch = Batch(fences, work.entries, work.quarantined, checkpoints, now)
+        for (community, source, lane, spool), rejected in work.receipts.items():
+            cursor = self._writers[community].engine.cursor(source, spool, lane)
+            receipt = Receipt(
+                lane,
+                spool,
+                cursor.contiguous if cursor is not None else 0,
+                tuple(sorted(cursor.above)) if cursor is not None else (),
+                tuple(rejected),
+            )
+            work.outgoing.append(Outgoing(topic_of(community, source, "receipt"), encode_receipt(receipt)))
+        work.outgoing.extend(self._config(community, source) for community, source in sorted(work.configs))
 
     def _open(self, item: Item) -> None:
         """Decodes a delivery into what it is; what cannot be decoded stays bare and is quarantined."""
@@ -311,14 +369,28 @@ class Pipeline:
         match found:
             case Message():
                 item.community = found.community
-                item.message, item.body = self._seal.apply(found, arrived.payload)
+                item.message, item.body = self._plates.apply(found, arrived.payload)
             case StatusFrom(community, source, status):
                 item.community, item.event = community, Presence(source, status)
             case ReplyFrom(community, source, reply):
                 item.community, item.event = community, Answer(source, reply)
-            case Quarantine(reason, detail):
-                item.event = None
-                item.event_id = f"{reason}\n{detail}"
+            case Quarantine():
+                item.quarantine = found
+
+    def _feed_quarantined(self, found: Quarantine, arrived: Arrived, work: Work) -> None:
+        """What cannot be read is put aside. Where at least its place in its lane can be read, the cursor passes it and
+        its source is told, so that it is not sent again."""
+        self._put_aside(arrived, found.reason, found.detail, work)
+        stamp = found.stamp
+        writer = self._writers.get(stamp.community) if stamp is not None else None
+        if stamp is None or writer is None or not any(s.id == stamp.source for s in writer.engine.sources()):
+            return
+        cursor = writer.engine.cursor(stamp.source, stamp.spool, stamp.lane)
+        if cursor is None or cursor.admit(stamp.seq, 0, 0) == "fresh":
+            refusal = Refusal(stamp.source, stamp.spool, stamp.lane, stamp.seq, found.reason, found.detail[:200])
+            self._feed_event(Item(stamp.community, event=refusal), work)
+        receipt = (stamp.community, stamp.source, str(stamp.lane), stamp.spool)
+        work.receipts.setdefault(receipt, []).append((stamp.seq, found.reason))
 
     def _feed_message(self, item: Item, work: Work) -> None:
         message, arrived = item.message, item.arrived
@@ -425,17 +497,7 @@ class Pipeline:
     async def _write(self, work: Work) -> None:
         """Commits a batch. While the ledger is down it waits and tries again: nothing is read or acknowledged
         meanwhile. Raises CommitRefused or FenceLost."""
-        for item in work.items:
-            if item.arrived is not None and item.message is None and item.event is None:
-                reason, _, detail = (item.event_id or "undecodable\n").partition("\n")
-                self._put_aside(item.arrived, reason, detail, work)
-        now = self._clock()
-        checkpoints = [c for w in work.touched.values() if (c := w.checkpoint(now)) is not None]
-        work.checkpointed = {checkpoint.community for checkpoint in checkpoints}
-        fences = [writer.fence for writer in work.touched.values() if writer.head != writer.committed]
-        batch = Batch(
-            sorted(fences, key=lambda fence: fence.community), work.entries, work.quarantined, checkpoints, now
-        )
+        batch = work.batch
         pause, was_down = 0.1, False
         while True:
             try:
@@ -453,7 +515,7 @@ class Pipeline:
                     break
                 raise
             break
-        self._alive_at = now
+        self._alive_at = batch.alive_at
 
     async def _is_written(self, batch: Batch) -> bool:
         standing = await self.on_ledger(self._ledger.standing, [fence.community for fence in batch.fences])
@@ -461,25 +523,9 @@ class Pipeline:
 
     def _settle(self, work: Work) -> None:
         """After the commit: acknowledge, receipt, answer, publish, and let the effects be performed."""
-        for writer in work.touched.values():
-            writer.confirm(checkpointed=writer.community in work.checkpointed)
         self._inbox.acknowledge(work.done)
-        outgoing = []
-        for (community, source, lane, spool), rejected in work.receipts.items():
-            writer = self._writers[community]
-            cursor = writer.engine.cursor(source, spool, lane)
-            receipt = Receipt(
-                lane,
-                spool,
-                cursor.contiguous if cursor is not None else 0,
-                tuple(sorted(cursor.above)) if cursor is not None else (),
-                tuple(rejected),
-            )
-            outgoing.append(Outgoing(topic_of(community, source, "receipt"), encode_receipt(receipt)))
-        for community, source in sorted(work.configs):
-            outgoing.append(self._config(community, source))
-        if outgoing:
-            self._inbox.publish(outgoing)
+        if work.outgoing:
+            self._inbox.publish(work.outgoing)
         for waiter, answer in work.answers:
             if not waiter.done():
                 waiter.set_result(answer)
@@ -499,7 +545,6 @@ class Pipeline:
 
     async def _isolate(self, items: Sequence[Item], error: Exception) -> None:
         """Feeds the batch again in ever smaller parts, until what cannot be committed stands alone."""
-        await self._reload({item.community for item in items if item.community})
         if len(items) == 1:
             await self._quarantine_poison(items[0], error)
             return
@@ -529,6 +574,7 @@ class Pipeline:
             self._feed_event(Item(message.community, event=refusal), work)
             key = (message.community, message.source, str(message.lane), message.spool)
             work.receipts[key] = [(message.seq, "commit-refused")]
+        self._seal(work)
         try:
             await self._write(work)
         except (CommitRefused, FenceLost) as again:
@@ -538,7 +584,7 @@ class Pipeline:
             return
         self._settle(work)
 
-    async def _let_go(self, communities: Iterable[str]) -> None:
+    def _let_go(self, communities: Iterable[str]) -> None:
         for community in communities:
             if self._writers.pop(community, None) is not None:
                 log.error("another gateway has taken %s; this one lets it go", community)

@@ -105,7 +105,8 @@ def register(
             writers.append(writer)
             count += len(item.devices)
         checkpoints = [c for writer in writers if (c := writer.checkpoint(now, force=True)) is not None]
-        fences = sorted((writer.fence for writer in writers), key=lambda fence: fence.community)
+        sealed = [fence for writer in writers if (fence := writer.seal()) is not None]
+        fences = sorted(sealed, key=lambda fence: fence.community)
         ledger.commit(Batch(fences, entries, (), checkpoints))
         on_part(len(part))
     sources = tuple(source.id for item in district.communities for source in item.sources)

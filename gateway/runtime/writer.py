@@ -43,7 +43,7 @@ class Writer:
         self.community = claim.community.id
         self.engine = engine
         self.epoch = claim.epoch
-        self.committed = claim.head
+        self.sealed = claim.head
         self.head = claim.head
         self._since_checkpoint = rows_since_checkpoint
         self._catalog_hash = engine.catalog.hash
@@ -88,22 +88,23 @@ class Writer:
         self.head += 1
         return Entry(self.community, self.head, now, kind, self._catalog_hash, body, event_id=event_id, step=step)
 
-    @property
-    def fence(self) -> Fence:
-        return Fence(self.community, self.epoch, self.committed, self.head)
-
     def checkpoint(self, now: int, *, force: bool = False) -> Checkpoint | None:
         """A checkpoint of the state as fed so far, when one is due (or ``force`` and anything was fed since)."""
-        since = self._since_checkpoint + self.head - self.committed
+        since = self._since_checkpoint + self.head - self.sealed
         if since < (1 if force else CHECKPOINT_ROWS):
             return None
+        self._since_checkpoint = self.sealed - self.head
         state = encode_state(self.engine.snapshot())
         return Checkpoint(self.community, self.head, now, SCHEMA, self._catalog_hash, state)
 
-    def confirm(self, *, checkpointed: bool) -> None:
-        """What was fed is committed."""
-        self._since_checkpoint = 0 if checkpointed else self._since_checkpoint + self.head - self.committed
-        self.committed = self.head
+    def seal(self) -> Fence | None:
+        """Closes the batch: the fence for what was fed since the last one, None when nothing was."""
+        if self.head == self.sealed:
+            return None
+        fence = Fence(self.community, self.epoch, self.sealed, self.head)
+        self._since_checkpoint += self.head - self.sealed
+        self.sealed = self.head
+        return fence
 
 
 class Loaded(Struct, frozen=True):
