@@ -224,7 +224,9 @@ class Pipeline:
         try:
             now = self._clock()
             checkpoints = [c for w in self._writers.values() if (c := w.checkpoint(now, force=True)) is not None]
-            await self.on_ledger(self._ledger.commit, Batch(checkpoints=checkpoints, alive_at=now))
+            # Fenced like everything else: whoever has taken a community over is further on than this state.
+            fences = [self._writers[checkpoint.community].stand() for checkpoint in checkpoints]
+            await self.on_ledger(self._ledger.commit, Batch(fences, (), (), checkpoints, now))
         except (LedgerDown, CommitRefused, FenceLost) as error:
             log.warning("stopped without checkpoints: %s", error)
         self._thread.shutdown(wait=True)

@@ -106,6 +106,10 @@ class Writer:
         self.sealed = self.head
         return fence
 
+    def stand(self) -> Fence:
+        """A fence that moves nothing, but holds only while no other writer has taken over."""
+        return Fence(self.community, self.epoch, self.sealed, self.sealed)
+
 
 class Loaded(Struct, frozen=True):
     """An engine read back: it stands after row ``seq``; its checkpoint stood after row ``checkpoint``."""
