@@ -41,6 +41,9 @@ START: Final = datetime(2026, 11, 23, 19, 30, tzinfo=UTC) - timedelta(hours=8)
 
 MINUTES: Final = 60
 DRAIN_S: Final = 30.0
+LEAD_MS: Final = 8_000
+"""Real time between the start of the gateway and the beginning of the hour, at least."""
+
 SHOWN: Final = 12
 LEVELS: Final = {"normal": ("一般", "cyan"), "urgent": ("紧急", "yellow"), "critical": ("特急", "bold red")}
 
@@ -206,8 +209,8 @@ class _Demo:
         self._platform_url = found.rsplit(" ", 1)[-1]
         tasks.append(asyncio.create_task(_drop_output(platform)))
         self._stage("starting the gateway")
-        # The played hour begins when everything is connected; until then the clock runs up to it.
-        self._clock = PlayClock(self._speed, _real_ms(), self._anchor)
+        # The clock runs up to the hour while everything starts, so that no heartbeat runs out meanwhile.
+        self._clock = PlayClock(self._speed, _real_ms() + LEAD_MS, self._anchor)
         gateway = await self._spawn(
             ["-m", "gateway", "serve", "--stats", "--log-level", "warning"],
             settings
@@ -221,14 +224,11 @@ class _Demo:
         ready = json.loads(await self._wait_for(gateway, '"event": "ready"'))
         tasks.append(asyncio.create_task(self._read_stats(gateway)))
         self._stage("connecting", f"{len(self._district.communities)} sources to {ready['broker']}")
-        # Scenarios are placed anew on the time that it is now.
-        self._shift = self._clock.now() + 60_000 - self._anchor
-        self._player = Player(
-            self._district, _shifted(self._plan.instances, self._shift), self._clock, self._seed, secrets.token_hex(3)
-        )
+        self._player = Player(self._district, self._clock, self._seed, secrets.token_hex(3))
         passwords = read_passwords((self._folder / "secrets.json").read_text())
         tasks += await self._player.connect(str(ready["broker"]), passwords)
         tasks.append(asyncio.create_task(self._read_stored()))
+        await self._player.wait_until_connected()
 
     async def _spawn(self, arguments: list[str], env: Mapping[str, str]) -> asyncio.subprocess.Process:
         log = (self._folder / f"{arguments[2]}.log").open("wb")
@@ -273,8 +273,10 @@ class _Demo:
         """Plays one hour, waits until all is receipted and delivered, and compares."""
         player = self._player
         assert player is not None  # noqa: S101 - made by running()
+        await asyncio.sleep(max(0.0, (self._anchor - self._clock.now()) / self._speed / 1000))
         begins = self._clock.now()
         until = begins + MINUTES * 60_000
+        player.cast(_shifted(self._plan.instances, begins - self._anchor))
         view = _View(self._console, self._plan, player.tally, begins, until, plain=self._plain)
         with view.live():
             show = self._shower(view)

@@ -119,7 +119,6 @@ class Source:
         self,
         settlement: Settlement,
         streams: Iterable[Stream],
-        sendings: Iterable[Sending],
         clock: PlayClock,
         tally: Tally,
         spool: str,
@@ -133,14 +132,19 @@ class Source:
         self._streams = list(streams)
         self._due: list[tuple[int, int]] = []
         self._next_pack = 0
-        self._sendings = deque(sorted(sendings, key=lambda s: s.time + s.late))
+        self._sendings: deque[Sending] = deque()
         self.lanes = {lane: SpoolLane(lane) for lane in Lane}
         self._connection = f"{spool}-1"
         self._client: aiomqtt.Client | None = None
         self._has_gateway = False
+        self.connected = asyncio.Event()
         self._publishing: set[asyncio.Task[None]] = set()
 
     # --- taking readings in ----------------------------------------------------------------------------------------
+
+    def cast(self, sendings: Iterable[Sending]) -> None:
+        """Takes its part of the scenarios."""
+        self._sendings = deque(sorted(sendings, key=lambda s: s.time + s.late))
 
     def begin(self, now: int) -> None:
         """The playing begins: every stream is due at its next time, and the source packs at a moment of its own, or
@@ -238,6 +242,7 @@ class Source:
         birth = Status(online=True, connection=self._connection, version="simulator", clock=self._clock.now())
         await client.publish(topic_of(self.community, self.id, "status"), encode_status(birth), qos=1, retain=True)
         self._client = client
+        self.connected.set()
         async for message in client.messages:
             payload = bytes(message.payload or b"")
             topic = message.topic.value
@@ -327,19 +332,13 @@ async def _publish(client: aiomqtt.Client, topic: str, payload: bytes) -> None:
 class Player:
     """All sources of a district in one process."""
 
-    def __init__(
-        self, district: District, instances: Iterable[Instance], clock: PlayClock, seed: int, run: str = "run"
-    ) -> None:
+    def __init__(self, district: District, clock: PlayClock, seed: int, run: str = "run") -> None:
         self.tally = Tally()
         self._clock = clock
-        by_source: dict[str, list[Sending]] = {}
-        for instance in instances:
-            by_source.setdefault(instance.source, []).extend(instance.sendings)
         self.sources = [
             Source(
                 settlement,
                 streams_of(settlement, district.silent, seed),
-                by_source.get(settlement.sources[0].id, ()),
                 clock,
                 self.tally,
                 f"{run}-{settlement.sources[0].id}",
@@ -355,6 +354,12 @@ class Player:
             if index % 20 == 19:
                 await asyncio.sleep(0.02)
         return tasks
+
+    def cast(self, instances: Iterable[Instance]) -> None:
+        """Gives the sources what they have to play next."""
+        by_source = _by_source(instances)
+        for source in self.sources:
+            source.cast(by_source.get(source.id, ()))
 
     async def play(self, until: int, on_step: Callable[[int], None] = lambda now: None) -> None:
         """Plays up to the simulated time ``until``."""
@@ -387,6 +392,11 @@ class Player:
             source.send()
             source.resend()
 
+    async def wait_until_connected(self) -> None:
+        """Returns when every source has its connection."""
+        for source in self.sources:
+            await source.connected.wait()
+
     @property
     def waiting(self) -> int:
         """Messages without a receipt, over all sources."""
@@ -396,21 +406,26 @@ class Player:
 def events_of(district: District, instances: Iterable[Instance]) -> Iterator[tuple[int, Message]]:
     """The scenarios' messages in order of their arrival, for feeding an engine without a broker: (ms, message)."""
     clock = PlayClock(1.0, 0, 0)
-    by_source: dict[str, list[Sending]] = {}
-    for instance in instances:
-        by_source.setdefault(instance.source, []).extend(instance.sendings)
+    by_source = _by_source(instances)
     found: list[tuple[int, Message]] = []
     for settlement in district.communities:
         sendings = by_source.get(settlement.sources[0].id)
         if not sendings:
             continue
-        source = Source(settlement, (), (), clock, Tally(), "feed")
+        source = Source(settlement, (), clock, Tally(), "feed")
         for sending in sorted(sendings, key=lambda s: s.time + s.late):
             arrival = sending.time + sending.late
             source._take(replace(sending, twice=False), arrival)
             [message] = [lane.backlog.pop() for lane in source.lanes.values() if lane.backlog]
             found.append((arrival, replace(message, sent_at=arrival)))
     yield from sorted(found, key=lambda pair: (pair[0], pair[1].source, pair[1].seq))
+
+
+def _by_source(instances: Iterable[Instance]) -> dict[str, list[Sending]]:
+    found: dict[str, list[Sending]] = {}
+    for instance in instances:
+        found.setdefault(instance.source, []).extend(instance.sendings)
+    return found
 
 
 def read_passwords(text: str) -> dict[str, str]:
