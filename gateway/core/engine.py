@@ -43,7 +43,7 @@ from gateway.core.model import (
 from gateway.core.profile import Disbelief
 from gateway.core.registry import INACTIVE, KnownDevice, KnownSource, Registry, SignalCell
 from gateway.core.routing import LATE_MS, Finding, Swallowed, decide
-from gateway.core.rule import LATE, Rule, ScopeKind, Status, Turn, Watch, WatchState
+from gateway.core.rule import BLIND, LATE, Rule, ScopeKind, Status, Turn, Watch, WatchState
 from gateway.core.state import CommunityState, Cursor, Held
 from gateway.core.watches import Watches
 from gateway.wire import Measurement, Message
@@ -608,6 +608,9 @@ class Engine:
     def _excuse(self, blind: Blind) -> None:
         for device in self._registry.devices.values():
             _extend(device, max(0, blind.until - blind.since))
+        for watch in self._watches:
+            if watch.phase is Phase.PENDING:
+                watch.note = BLIND
         self._grace_until = max(self._grace_until, blind.until + GRACE_MS)
 
     def _override(self, override: Override, now: int) -> None:

@@ -165,6 +165,10 @@ class Turn(StrEnum):
 LATE: Final = "late"
 """The note of a watch whose finding was late: it fires only on a live reading for which the condition holds."""
 
+BLIND: Final = "blind"
+"""The note of a watch that was pending when the gateway could not see: that its hold ran out meanwhile proves nothing,
+so it fires only when the condition is found to hold still."""
+
 
 class WatchState(Struct, omit_defaults=True):
     """What is kept of a watch that is not quiet, or waits for a time. ``event`` began it; ``note`` says why a finding
@@ -320,7 +324,7 @@ class Watch:
         """Moves on, given what the condition says at ``at``. A deadline that lies before ``at`` counts first; at its
         very moment what arrives counts first. Unknown (None) neither fires nor clears."""
         turns: list[Turn] = []
-        if self.phase is Phase.PENDING and at > self.since + self.hold and self.note != LATE:
+        if self.phase is Phase.PENDING and at > self.since + self.hold and self.note not in (LATE, BLIND):
             self.phase = Phase.FIRING
             turns.append(Turn.FIRED)
         if self.phase is Phase.QUIET:

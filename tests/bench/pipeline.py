@@ -17,8 +17,6 @@ from typing import Final, Literal
 
 import msgspec
 import paho.mqtt.client as mqtt
-from paho.mqtt.packettypes import PacketTypes
-from paho.mqtt.properties import Properties
 
 from tests.core.worlds import ROOT
 from tests.servers import Mosquitto, Process
@@ -138,11 +136,9 @@ def _meet(folder: Path, env: dict[str, str], broker: Mosquitto) -> None:
 
 
 def _subscriber(broker: Mosquitto) -> mqtt.Client:
-    client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, CEILING_ID, protocol=mqtt.MQTTv5)
-    properties = Properties(PacketTypes.CONNECT)
-    properties.SessionExpiryInterval = 3600
-    properties.ReceiveMaximum = IN_FLIGHT
-    client.connect(broker.host, broker.port, clean_start=False, properties=properties)
+    # MQTT 3.1.1, with which paho is half as fast again as with 5: the higher ceiling of the two.
+    client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, CEILING_ID, clean_session=False, protocol=mqtt.MQTTv311)
+    client.connect(broker.host, broker.port)
     return client
 
 
