@@ -13,6 +13,7 @@ from typing import Final
 from msgspec import Struct
 
 from gateway.core.model import Device, Value
+from simulators.catalog import alarm_readings
 from simulators.district import District, Settlement
 
 S: Final = 1000
@@ -106,12 +107,13 @@ HABITS: Final[Mapping[str, Mapping[str, Habit]]] = {
 
 
 class Stream(Struct, frozen=True):
-    """One reading of one device: due at every ``phase + n * period`` (ms)."""
+    """One reading of one device: due at every ``phase + n * period`` (ms), in the alarm or the telemetry lane."""
 
     name: str
     period: int
     phase: int
     value: Make
+    is_alarm: bool
 
     def first_after(self, time: int) -> int:
         """The first due time later than ``time``."""
@@ -129,10 +131,11 @@ def count_streams(district: District, seed: int) -> int:
 
 
 def _streams(device: Device, seed: int) -> Iterator[Stream]:
+    alarms = alarm_readings(device.profile)
     for reading, habit in HABITS.get(device.profile, {}).items():
         name = f"{device.id}:{reading}"
         mark = zlib.crc32(f"{seed}/{name}".encode())
-        yield Stream(name, habit.period, mark % habit.period, _make(habit, mark, device))
+        yield Stream(name, habit.period, mark % habit.period, _make(habit, mark, device), reading in alarms)
 
 
 def _make(habit: Habit, mark: int, device: Device) -> Make:
