@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 import paho.mqtt.client as mqtt
 from msgspec.structs import replace
+from paho.mqtt.enums import CallbackAPIVersion
 
 from gateway.adapters.ledger import open_ledger
 from gateway.core.model import Incident, Scalar
@@ -169,8 +170,8 @@ class Agent:
         self._resend_s = resend_s
         self._last: dict[tuple[Lane, int], float] = {}
         self._stopping = threading.Event()
-        self.client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, f"{source}-{spool}", protocol=mqtt.MQTTv5)
-        self.client.reconnect_delay_set(0.1, 0.5)
+        self.client = mqtt.Client(CallbackAPIVersion.VERSION2, f"{source}-{spool}", protocol=mqtt.MQTTv5)
+        self.client.reconnect_delay_set(1, 1)
         self.client.on_connect = self._on_connect
         self.client.on_message = self._on_message
         self.client.connect(stage.broker.host, stage.broker.port)
@@ -244,14 +245,14 @@ class Agent:
 
     def _on_message(self, client: mqtt.Client, userdata: object, message: mqtt.MQTTMessage) -> None:
         if message.topic.endswith("/receipt"):
-            receipt = decode_receipt(message.payload)
+            receipt = decode_receipt(bytes(message.payload))
             assert isinstance(receipt, Receipt)
             with self.lock:
                 self.receipts.append(receipt)
                 if receipt.spool == self.spool:
                     self._settle(receipt)
         elif message.topic.endswith("/command"):
-            command = decode_command(message.payload)
+            command = decode_command(bytes(message.payload))
             assert isinstance(command, CommandMessage)
             self.commands.append(command)
             reply = encode_reply(Reply(command.id, command.device, "done", "as asked"))

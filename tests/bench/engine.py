@@ -21,7 +21,8 @@ START: Final = 1_795_435_200_000
 def make_catalog(rules: int = RULES) -> Catalog:
     """The shipped vocabulary and profiles, and ``rules`` rules on one reading: thresholds with and without hold,
     bands, hysteresis, rates, schedules and conjunctions, in turn. About one reading in a hundred crosses the lowest
-    thresholds. Each is written so that the engine has no band of values to spare it by: it is asked of every reading."""
+    thresholds. Each is written so that the engine has no band of values to spare it by: it is asked of every
+    reading."""
     files = {
         str(path.relative_to(ROOT)): path.read_text(encoding="utf-8")
         for pattern in ("device_profiles/**/*.yaml", "rules/categories.yaml")
@@ -31,16 +32,14 @@ def make_catalog(rules: int = RULES) -> Catalog:
         "when: {{not: {{temperature: {{between: [-40, {high}]}}}}}}",
         "when: {{not: {{temperature: {{above: {low}}}}}}}\nhold: 30s",
         "when: {{temperature: {{between: [{high}, 140]}}}}\nhold: 1m",
-        "when: {{not: {{temperature: {{below: {high}}}}}}}\nclear: {{when: {{temperature: {{below: {mid}}}}}, hold: 1m}}",
+        "when: {{not: {{temperature: {{below: {high}}}}}}}\nclear: {{when: {{temperature: {{below: 40}}}}, hold: 1m}}",
         "when: {{temperature: {{rate: {{within: 10m, above: {rise}}}}}}}",
         "when: {{all: [{{not: {{temperature: {{below: {high}}}}}}}, {{humidity: {{above: 30}}}}]}}\nhold: 20s",
         "when: {{not: {{temperature: {{below: {high}}}}}}}\nschedule: {{times: ['22:00-06:00']}}",
         "when: {{not: {{temperature: {{below: {{attribute: temperature_high, default: {high}}}}}}}}}",
     )
     for number in range(rules):
-        body = shapes[number % len(shapes)].format(
-            high=60 + number % 40, low=-10 - number % 20, mid=40, rise=30 + number % 40
-        )
+        body = shapes[number % len(shapes)].format(high=60 + number % 40, low=-10 - number % 20, rise=30 + number % 40)
         files[f"rules/bench/rule-{number:03d}.yaml"] = (
             f"id: bench.rule-{number:03d}\n"
             f"title: {{zh: 测量, en: Measured}}\n"

@@ -17,6 +17,7 @@ from typing import Final, Literal
 
 import msgspec
 import paho.mqtt.client as mqtt
+from paho.mqtt.enums import CallbackAPIVersion
 
 from tests.core.worlds import ROOT
 from tests.servers import Mosquitto, Process
@@ -137,14 +138,14 @@ def _meet(folder: Path, env: dict[str, str], broker: Mosquitto) -> None:
 
 def _subscriber(broker: Mosquitto) -> mqtt.Client:
     # MQTT 3.1.1, with which paho is half as fast again as with 5: the higher ceiling of the two.
-    client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, CEILING_ID, clean_session=False, protocol=mqtt.MQTTv311)
+    client = mqtt.Client(CallbackAPIVersion.VERSION2, CEILING_ID, clean_session=False, protocol=mqtt.MQTTv311)
     client.connect(broker.host, broker.port)
     return client
 
 
 def _publish(broker: Mosquitto, mode: Mode, count: int) -> None:
     """Puts all messages into the broker at QoS 1, round robin over the communities."""
-    client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, "publisher", protocol=mqtt.MQTTv5)
+    client = mqtt.Client(CallbackAPIVersion.VERSION2, "publisher", protocol=mqtt.MQTTv5)
     client.max_inflight_messages_set(1_000)
     client.max_queued_messages_set(0)
     client.connect(broker.host, broker.port)

@@ -26,7 +26,8 @@ _READINGS = (
 @st.composite
 def days(draw: st.DrawFn) -> list[Timed]:
     """Events in order of time: readings, presses, repeats, presence, drills, ticks, blindness, actions."""
-    sender, now, events = Sender(), START, []
+    sender, now = Sender(), START
+    events: list[Timed] = []
     sent: list[Delivery] = []
     for _ in range(draw(st.integers(1, 25))):
         now += draw(st.sampled_from([0, 1, 500, 5 * S, 10 * S, 11 * S, 60 * S, 600 * S, 7200 * S]))
@@ -98,7 +99,8 @@ def test_a_repeated_delivery_changes_nothing(events: list[Timed]) -> None:
 def test_every_press_stands_in_exactly_one_incident(events: list[Timed]) -> None:
     engine = new_engine()
     timelines: dict[str, set[str]] = {}
-    presses, in_drill = set(), set()
+    presses: set[str] = set()
+    in_drill: set[str] = set()
     for now, event in events:
         was = {d.id for d in engine.devices_of("agent-1") if d.state is not DeviceState.ACTIVE}
         step = engine.feed(event, now)
