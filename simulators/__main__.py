@@ -60,5 +60,47 @@ def demo(
     raise typer.Exit(run(once=once, speed=speed, seed=seed, communities=communities))
 
 
+@app.command()
+def replay(
+    file: Annotated[Path, typer.Argument(help="a CSV file with the columns timestamp and --column")],
+    profile: Annotated[str, typer.Option(help="the device profile that the recording plays")],
+    column: Annotated[str, typer.Option(help="the column with the values")] = "value",
+    unit: Annotated[str | None, typer.Option(help="the column's unit, sent as it is; the gateway converts")] = None,
+    reading: Annotated[
+        str | None, typer.Option(help="the profile's reading; else the column's name, else its first")
+    ] = None,
+    speed: Annotated[
+        str,
+        typer.Option(
+            help="how many times as fast as recorded, up to 10000; or max, which judges in this process, without "
+            "MQTT, exactly and in seconds. Over MQTT each real millisecond of delay is SPEED milliseconds for the "
+            "rules: up to 3600 that is seconds"
+        ),
+    ] = "3600",
+    url: Annotated[
+        str | None,
+        typer.Option(help="mqtt://… of a running gateway's broker (its clock at the same speed); else one is started"),
+    ] = None,
+    community: Annotated[str, typer.Option(help="the community that plays")] = "c001",
+    source: Annotated[str, typer.Option(help="the source that plays")] = "agent-001",
+    device: Annotated[str, typer.Option(help="the device that plays")] = "replay-1",
+    password_file: Annotated[
+        Path | None, typer.Option(help="passwords as `gateway register` writes them, for --url")
+    ] = None,
+) -> None:
+    """Play a recorded series as one device, and print what it opened; the last line is one JSON object."""
+    from simulators.series import SeriesError, Stage, find_reading, read_speed, run
+
+    try:
+        factor = read_speed(speed, url)
+        spec = find_reading(profile, reading, column, unit)
+        stage = Stage(community, source, device, profile, spec.id, unit)
+        status = run(file, column, stage, spec, factor, url, password_file)
+    except SeriesError as error:
+        typer.echo(f"replay: {error}", err=True)
+        raise typer.Exit(2) from None
+    raise typer.Exit(status)
+
+
 if __name__ == "__main__":
     app()
