@@ -53,11 +53,12 @@ def demo(
     speed: Annotated[float, typer.Option(help="how many times as fast as real time")] = 60.0,
     seed: Annotated[int, typer.Option(help="the same seed plays the same hour")] = 1,
     communities: Annotated[int, typer.Option(help="how many, 20 to 277")] = 277,
+    picture: Annotated[Path | None, typer.Option(help="keep what is printed as an SVG file")] = None,
 ) -> None:
     """Run broker, gateway, platform and a simulated district; exit status 1 when anything was lost or doubled."""
     from simulators.demo import run
 
-    raise typer.Exit(run(once=once, speed=speed, seed=seed, communities=communities))
+    raise typer.Exit(run(once=once, speed=speed, seed=seed, communities=communities, picture=picture))
 
 
 @app.command()

@@ -99,13 +99,18 @@ def match(causes: list[Instance], stored: list[Mapping[str, Any]]) -> tuple[int,
     return matched.total(), (wanted - found).total(), (found - wanted).total()
 
 
-def run(*, once: bool, speed: float, seed: int, communities: int) -> int:
-    """Runs the demo. The exit status: 1 when anything was lost, doubled or undelivered."""
-    console = Console()
-    with contextlib.suppress(KeyboardInterrupt, asyncio.CancelledError):
+def run(*, once: bool, speed: float, seed: int, communities: int, picture: Path | None = None) -> int:
+    """Runs the demo. The exit status: 1 when anything was lost, doubled or undelivered. ``picture`` keeps what was
+    printed as an SVG file."""
+    console = Console(record=picture is not None, width=100 if picture is not None else None)
+    try:
         return asyncio.run(_run(console, once=once, speed=speed, seed=seed, communities=communities))
-    console.print("stopped")
-    return 0
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        console.print("stopped")
+        return 0
+    finally:
+        if picture is not None:
+            console.save_svg(str(picture), title="make demo ONCE=1")
 
 
 async def _run(console: Console, *, once: bool, speed: float, seed: int, communities: int) -> int:
