@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated
 from zoneinfo import ZoneInfo
 
+import msgspec
 import typer
 
 from gateway import assembly
@@ -137,6 +138,18 @@ def counts(config: ConfigOption = None) -> None:
     """Print what was quarantined, rejected, lost, delivered and waits, as JSON."""
     ledger = assembly.open_migrated_ledger(read_settings(config))
     typer.echo(json.dumps(ledger.counts(), ensure_ascii=False, indent=2, sort_keys=True))
+    ledger.close()
+
+
+@app.command()
+def incidents(
+    config: ConfigOption = None,
+    limit: Annotated[int, typer.Option(help="at most so many, the newest")] = 1000,
+) -> None:
+    """Print incidents and maintenance notices as they stand, one JSON object per line."""
+    ledger = assembly.open_migrated_ledger(read_settings(config))
+    for incident in ledger.incidents(limit=limit):
+        typer.echo(msgspec.json.encode(incident).decode())
     ledger.close()
 
 

@@ -29,6 +29,10 @@ INHERITED: Final = ("SCG_BROKER__EMBEDDED",)
 """Settings that a simulation hands on. Whatever else the environment says is about another gateway."""
 
 
+LASTING: Final = ("gateway", "platform")
+"""Programs that run until they are stopped."""
+
+
 class ProgramEnded(Exception):
     """A program ended before it did what it was started for; the message has the end of what it wrote."""
 
@@ -69,19 +73,30 @@ class Programs:
         self._readers.append(asyncio.create_task(self._read_on(process)))
         return line.rsplit(" ", 1)[-1]
 
-    async def start_gateway(self, platform: str, settings: Mapping[str, str]) -> str:
-        """Starts the gateway, which delivers to this platform. Returns the broker's address for sources."""
-        delivery = {"SCG_PLATFORM__URL": f"{platform}/events", "SCG_PLATFORM__KEY_FILE": str(self._key)}
+    async def start_gateway(self, platform: str | None, settings: Mapping[str, str]) -> str:
+        """Starts the gateway, which delivers to this platform, if any. Returns the broker's address for sources."""
+        delivery = {}
+        if platform is not None:
+            delivery = {"SCG_PLATFORM__URL": f"{platform}/events", "SCG_PLATFORM__KEY_FILE": str(self._key)}
         arguments = ["-m", "gateway", "serve", "--stats", "--log-level", "warning"]
         process = await self._spawn("gateway", arguments, self._settings | delivery | dict(settings))
         ready = json.loads(await self._wait_for(process, "gateway", '"event": "ready"'))
         self._readers.append(asyncio.create_task(self._read_on(process)))
         return str(ready["broker"])
 
+    async def list_cases(self) -> list[dict[str, Any]]:
+        """The incidents and notices in the gateway's ledger. Raises ProgramEnded when it cannot be read."""
+        arguments = ["-m", "gateway", "incidents", "--limit", "1000000"]
+        process = await self._spawn("incidents", arguments, self._settings)
+        out, _ = await process.communicate()
+        if process.returncode != 0:
+            raise ProgramEnded(self._last_words("incidents"))
+        return [json.loads(line) for line in out.splitlines()]
+
     @property
     def ended(self) -> bool:
         """Whether the gateway or the platform, once started, has ended."""
-        return any(process.returncode is not None for name, process in self._running.items() if name != "register")
+        return any(self._running[name].returncode is not None for name in LASTING if name in self._running)
 
     def last_words(self) -> str:
         """The end of what the programs wrote to their logs."""

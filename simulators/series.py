@@ -17,13 +17,12 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 from zoneinfo import ZoneInfo
 
-import httpx
 from msgspec import Struct
 from msgspec.structs import replace
 from rich.console import Console
@@ -31,14 +30,25 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 from gateway.core.district import JIMO, Grid, GridLevel
 from gateway.core.engine import Engine
-from gateway.core.model import Community, Delivery, Device, Incident, Place, PlaceKind, RegistryChange, Value
+from gateway.core.model import (
+    Community,
+    Delivery,
+    Device,
+    Incident,
+    Place,
+    PlaceKind,
+    RegistryChange,
+    Step,
+    Tick,
+    Value,
+)
 from gateway.core.model import Source as RegisteredSource
 from gateway.core.profile import ReadingSpec
 from gateway.core.state import CommunityState
 from simulators.catalog import read_catalog
 from simulators.district import District, Settlement, write
 from simulators.player import STEP_S, PlayClock, Source, Tally, read_passwords
-from simulators.processes import ProgramEnded, Programs, read_incidents, running, stop_on_signal
+from simulators.processes import ProgramEnded, Programs, running, stop_on_signal
 from simulators.scenario import Part, Sending
 
 LOCAL: Final = ZoneInfo("Asia/Shanghai")
@@ -261,14 +271,24 @@ def judge(series: Series, stage: Stage) -> Outcome:
     judged, rejected = 0, Counter[str]()
     incidents: dict[str, Incident] = {}
     for sample in series.samples:
+        steps = _ticks(engine, sample.time)
         message = source.take(stage.sending(sample, sample.time))
-        step = engine.feed(Delivery(message, b""), sample.time)
-        judged += step.judged
-        rejected.update(found.reason for found in step.rejected)
-        incidents.update((incident.id, incident) for incident in step.incidents)
+        steps.append(engine.feed(Delivery(message, b""), sample.time))
+        for step in steps:
+            judged += step.judged
+            rejected.update(found.reason for found in step.rejected)
+            incidents.update((incident.id, incident) for incident in step.incidents)
     opened = (Opened(i.opened_at, str(i.sort), i.rule, i.title["zh"], i.signals) for i in incidents.values())
     count = len(series.samples)
     return Outcome(count, None, judged, dict(rejected), _in_order(opened))
+
+
+def _ticks(engine: Engine, until: int) -> list[Step]:
+    """The engine's deadlines before ``until``, each at its time."""
+    steps: list[Step] = []
+    while (due := engine.next_deadline()) is not None and due < until:
+        steps.append(engine.feed(Tick(), due))
+    return steps
 
 
 def _in_order(opened: Iterator[Opened]) -> tuple[Opened, ...]:
@@ -329,7 +349,7 @@ class Recorder:
 
 
 @contextlib.asynccontextmanager
-async def _connected(recorder: Recorder, url: str, password: str | None) -> Any:
+async def _connected(recorder: Recorder, url: str, password: str | None) -> AsyncIterator[None]:
     task = asyncio.create_task(recorder.source.run(url, password))
     try:
         try:
@@ -370,19 +390,19 @@ async def play_alone(series: Series, stage: Stage, speed: float, console: Consol
             # runs out while the gateway starts, however fast its clock runs up to that time.
             still = {"SCG_CLOCK__SPEED": "0.001", "SCG_CLOCK__ANCHOR_REAL": str(_real_ms())}
             passwords = await programs.register(file, still)
-            platform = await programs.start_platform()
             clock = PlayClock(speed, _real_ms() + round(LEAD_S * 1000), series.start)
-            url = await programs.start_gateway(platform, {"SCG_CLOCK__ANCHOR_REAL": str(clock.anchor_real)})
+            url = await programs.start_gateway(None, {"SCG_CLOCK__ANCHOR_REAL": str(clock.anchor_real)})
             recorder = Recorder(series, stage, clock)
             async with _connected(recorder, url, passwords[stage.source]):
                 with _progress(console) as progress:
                     await recorder.play(progress)
                 await recorder.drain()
-                stored = await _settled(programs, platform)
+                await _settled(programs)
+                cases = await programs.list_cases()
     rejected = dict(programs.stats.get("rejected", {}))
     opened = _in_order(
         Opened(i["opened_at"], i["sort"], i["rule"], i["title"]["zh"], i["signals"])
-        for i in stored
+        for i in cases
         # The gateway's clock runs on: that the device is silent after its last row is not in the recording.
         if i["opened_at"] <= series.end
     )
@@ -390,22 +410,16 @@ async def play_alone(series: Series, stage: Stage, speed: float, console: Consol
     return Outcome(recorder.played, recorder.played, judged, rejected, opened, recorder.moved, recorder.moved_most_ms)
 
 
-async def _settled(programs: Programs, platform: str) -> list[dict[str, Any]]:
-    """The platform's cases, once the gateway has counted everything and has nothing left to deliver."""
-    before, quiet = programs.stats, 0
+async def _settled(programs: Programs) -> None:
+    """Returns when the gateway has counted everything. Raises SeriesError when that takes too long."""
     deadline = time.perf_counter() + DRAIN_S
-    while quiet < 2:
-        if time.perf_counter() > deadline or programs.ended:
-            raise SeriesError(f"the gateway did not settle\n{programs.last_words()}")
-        await asyncio.sleep(0.1)
-        if programs.stats is not before:
-            before = programs.stats
-            quiet = 0 if before.get("outbox", {}).get("waiting", 0) else quiet + 1
-    async with httpx.AsyncClient(base_url=platform, trust_env=False, timeout=10) as client:
-        stored = await read_incidents(client)
-    if stored is None:
-        raise SeriesError(f"the platform does not answer\n{programs.last_words()}")
-    return stored
+    # The line that is on its way now may have been counted before the last receipt.
+    for _ in range(2):
+        before = programs.stats
+        while programs.stats is before:
+            if time.perf_counter() > deadline or programs.ended:
+                raise SeriesError(f"the gateway tells no counts any more\n{programs.last_words()}")
+            await asyncio.sleep(0.1)
 
 
 def _moved(series: Series, by: int) -> Series:
