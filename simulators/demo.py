@@ -10,18 +10,14 @@ import asyncio
 import contextlib
 import json
 import math
-import os
 import secrets
-import signal
-import statistics
-import sys
 import tempfile
 import time
-from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
+from zoneinfo import ZoneInfo
 
 import httpx
 from msgspec import Struct
@@ -32,24 +28,38 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from simulators.district import District, generate, write
-from simulators.player import PlayClock, Player, Tally, read_passwords
-from simulators.scenario import Instance, Plan, compose
+from simulators.district import COMMUNITIES, District, generate, write
+from simulators.player import PlayClock, Player, Tally
+from simulators.processes import ProgramEnded, Programs, read_incidents, running, stop_on_signal
+from simulators.scenario import Instance, Plan, compose, read_scenarios
 
-START: Final = datetime(2026, 11, 23, 19, 30, tzinfo=UTC) - timedelta(hours=8)
-"""The simulated hour begins at 19:30 in Jimo."""
+START_MS: Final = round(datetime(2026, 11, 23, 19, 30, tzinfo=ZoneInfo("Asia/Shanghai")).timestamp() * 1000)
+"""The first simulated hour begins at 19:30."""
 
 MINUTES: Final = 60
-DRAIN_S: Final = 30.0
-LEAD_MS: Final = 8_000
-"""Real time between the start of the gateway and the beginning of the hour, at least."""
+CAUSES: Final = 36
+NEAR_MISSES: Final = 260
+"""What a whole district sees in an hour."""
 
+LEAD_MS: Final = 8_000
+"""Real time from the start of the gateway to the beginning of the hour, at least."""
+
+BETWEEN_MS: Final = 3 * 60_000
+"""Simulated time from hour to hour, in which what is under way arrives."""
+
+DRAIN_S: Final = 30.0
+PLAIN_S: Final = 10.0
+"""How often the numbers are told where there is no terminal, in real seconds."""
+
+INTERRUPTED: Final = 130
+PICTURE_WIDTH: Final = 100
 SHOWN: Final = 12
 LEVELS: Final = {"normal": ("一般", "cyan"), "urgent": ("紧急", "yellow"), "critical": ("特急", "bold red")}
 
 
 class Outcome(Struct, frozen=True):
-    """What the demo came to. ``lost`` causes have no incident; ``doubled`` incidents have no cause of their own."""
+    """What the demo came to. ``lost`` causes have no incident; ``doubled`` incidents have no cause of their own;
+    ``undelivered`` messages or deliveries still wait or were refused. Latencies are None when there was no alarm."""
 
     communities: int
     devices: int
@@ -59,243 +69,179 @@ class Outcome(Struct, frozen=True):
     lost: int
     doubled: int
     delivered: int
-    p50_ms: float
-    p99_ms: float
-    near_misses: int = 0
-    kinds: int = 0
-    waiting: int = 0
+    p50_ms: float | None
+    p99_ms: float | None
+    undelivered: int = 0
 
     @property
     def is_good(self) -> bool:
         """Nothing lost, doubled or undelivered."""
-        return not (self.lost or self.doubled or self.waiting) and self.incidents == self.causes == self.delivered
+        is_whole = self.incidents == self.causes == self.delivered
+        return is_whole and not (self.lost or self.doubled or self.undelivered)
 
     def line(self) -> str:
         """The last line of ``--once``."""
-        return json.dumps(
-            {
-                name: getattr(self, name)
-                for name in (
-                    "communities",
-                    "devices",
-                    "readings",
-                    "causes",
-                    "incidents",
-                    "lost",
-                    "doubled",
-                    "delivered",
-                    "p50_ms",
-                    "p99_ms",
-                )
-            }
-        )
+        shown = {name: getattr(self, name) for name in self.__struct_fields__ if name != "undelivered"}
+        return json.dumps(shown)
 
 
-def match(causes: list[Instance], stored: list[Mapping[str, Any]]) -> tuple[int, int, int]:
-    """(causes with an incident of their own, lost causes, doubled incidents), by community, category and place."""
-    wanted = Counter((cause.community, cause.category, cause.place) for cause in causes)
-    found = Counter((i["community"], i["category"], i["place"]) for i in stored)
-    matched = wanted & found
-    return matched.total(), (wanted - found).total(), (found - wanted).total()
+class Match(Struct, frozen=True):
+    """The platform's incidents against the causes: how many found each other, what is left on either side."""
+
+    matched: int
+    lost: tuple[Instance, ...]
+    doubled: tuple[Mapping[str, Any], ...]
+
+
+def match(causes: Iterable[Instance], stored: Iterable[Mapping[str, Any]]) -> Match:
+    """Each cause takes one incident of its community, category and place; what is left over is lost or doubled."""
+    left: dict[tuple[object, ...], list[Mapping[str, Any]]] = {}
+    for incident in sorted(stored, key=lambda i: (i["opened_at"], i["number"])):
+        left.setdefault((incident["community"], incident["category"], incident["place"]), []).append(incident)
+    matched, lost = 0, []
+    for cause in causes:
+        found = left.get((cause.community, cause.category, cause.place))
+        if found:
+            found.pop(0)
+            matched += 1
+        else:
+            lost.append(cause)
+    return Match(matched, tuple(lost), tuple(incident for rest in left.values() for incident in rest))
 
 
 def run(*, once: bool, speed: float, seed: int, communities: int, picture: Path | None = None) -> int:
     """Runs the demo. The exit status: 1 when anything was lost, doubled or undelivered. ``picture`` keeps what was
     printed as an SVG file."""
-    console = Console(record=picture is not None, width=100 if picture is not None else None)
+    width = PICTURE_WIDTH if picture is not None else None
+    console = Console(highlight=False, soft_wrap=picture is None, record=picture is not None, width=width)
     try:
         return asyncio.run(_run(console, once=once, speed=speed, seed=seed, communities=communities))
     except (KeyboardInterrupt, asyncio.CancelledError):
         console.print("stopped")
-        return 0
+        return INTERRUPTED if once else 0
+    except ProgramEnded as error:
+        console.print(f"demo: {error}", style="red", markup=False)
+        return 1
     finally:
         if picture is not None:
             console.save_svg(str(picture), title="make demo ONCE=1")
 
 
 async def _run(console: Console, *, once: bool, speed: float, seed: int, communities: int) -> int:
-    task = asyncio.current_task()
-    loop = asyncio.get_running_loop()
-    for name in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(name, task.cancel if task is not None else loop.stop)
+    stop_on_signal()
+    settings = {"SCG_CLOCK__SPEED": str(speed), "SCG_CLOCK__ANCHOR": str(START_MS)}
     with tempfile.TemporaryDirectory(prefix="scg-demo-") as folder:
-        demo = _Demo(console, Path(folder), speed, seed, communities)
-        async with demo.running():
-            number = 0
-            while True:
-                outcome = await demo.play_hour(number, is_last=once)
-                if once:
-                    print(outcome.line(), flush=True)
-                    return 0 if outcome.is_good else 1
-                number += 1
+        async with running(Path(folder), settings) as programs:
+            demo = await _set_up(console, programs, speed, seed, communities)
+            async with contextlib.AsyncExitStack() as stack:
+                stack.push_async_callback(demo.leave)
+                while True:
+                    outcome = await demo.play_hour(is_last=once)
+                    if once:
+                        print(outcome.line(), flush=True)
+                        return 0 if outcome.is_good else 1
+
+
+async def _set_up(console: Console, programs: Programs, speed: float, seed: int, communities: int) -> _Demo:
+    """Everything started, connected and registered; the hour has not begun."""
+    with _stage(console, f"a district from seed {seed}"):
+        district = await asyncio.to_thread(generate, seed, communities)
+        plan = await asyncio.to_thread(_compose, seed, district, START_MS, None)
+        file = programs.folder / "district.json"
+        write(_with_states(district, plan), file)
+    with _stage(console, f"registering {len(district.communities)} communities, {district.device_count} devices"):
+        # Registered before the first reading: the clock all but stands still meanwhile.
+        still = {"SCG_CLOCK__SPEED": "0.001", "SCG_CLOCK__ANCHOR_REAL": str(_real_ms())}
+        passwords = await programs.register(file, still)
+    with _stage(console, "starting the reference platform"):
+        platform = await programs.start_platform()
+    # The clock runs up to the hour while everything starts, so that no heartbeat runs out meanwhile.
+    clock = PlayClock(speed, _real_ms() + LEAD_MS, START_MS)
+    with _stage(console, "starting broker and gateway"):
+        broker = await programs.start_gateway(platform, {"SCG_CLOCK__ANCHOR_REAL": str(clock.anchor_real)})
+    player = Player(district, clock, seed, secrets.token_hex(3))
+    tasks: list[asyncio.Task[None]] = []
+    try:
+        with _stage(console, f"connecting {len(player.sources)} sources to {broker}"):
+            tasks += await player.connect(broker, passwords)
+            await player.wait_until_connected()
+            await asyncio.sleep(max(0, START_MS - clock.now()) / speed / 1000)
+    except BaseException:
+        for task in tasks:
+            task.cancel()
+        raise
+    return _Demo(console, programs, platform, seed, district, plan, clock, player, tasks)
 
 
 class _Demo:
-    """The processes of the demo and what is known of them."""
+    """The running demo, hour after hour."""
 
-    def __init__(self, console: Console, folder: Path, speed: float, seed: int, communities: int) -> None:
+    def __init__(
+        self,
+        console: Console,
+        programs: Programs,
+        platform: str,
+        seed: int,
+        district: District,
+        plan: Plan,
+        clock: PlayClock,
+        player: Player,
+        tasks: list[asyncio.Task[None]],
+    ) -> None:
         self._console = console
-        self._folder = folder
-        self._speed = speed
+        self._programs = programs
+        self._client = httpx.AsyncClient(base_url=platform, trust_env=False, timeout=10)
         self._seed = seed
-        self._plain = not console.is_terminal
-        self._stats: dict[str, Any] = {}
+        self._district = district
+        self._plan = plan
+        self._clock = clock
+        self._player = player
+        self._tasks = [*tasks, asyncio.create_task(self._read_stored())]
         self._stored: list[Mapping[str, Any]] = []
-        self._platform_url = ""
-        self._player: Player | None = None
-        self._said: set[str] = set()
-        self._stage("a district from seed", seed)
-        self._district: District = generate(seed, communities)
-        self._anchor = round(START.timestamp() * 1000)
-        self._plan = self._compose(0)
+        self._causes: list[Instance] = []
+        self._near_misses = 0
 
-    def _compose(self, number: int) -> Plan:
-        many = len(self._district.communities)
-        share = min(1.0, many / 277)
-        start = self._anchor + number * MINUTES * 60_000
-        return compose(
-            self._seed + number, self._district, start, MINUTES, max(18, round(30 * share)), max(24, round(240 * share))
-        )
+    async def leave(self) -> None:
+        """Hangs up."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._client.aclose()
 
-    def _stage(self, what: str, detail: object = "") -> None:
-        self._console.print(f"[dim]· {what} {detail}[/dim]", highlight=False)
-
-    # --- processes ---------------------------------------------------------------------------------------------------
-
-    @contextlib.asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
-        """Everything started, and stopped again in any case."""
-        processes: list[asyncio.subprocess.Process] = []
-        tasks: list[asyncio.Task[Any]] = []
-        try:
-            await self._start(processes, tasks)
-            yield
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            for process in processes:
-                with contextlib.suppress(ProcessLookupError):
-                    process.terminate()
-            for process in processes:
-                try:
-                    await asyncio.wait_for(process.wait(), 15)
-                except TimeoutError:
-                    process.kill()
-
-    async def _start(self, processes: list[asyncio.subprocess.Process], tasks: list[asyncio.Task[Any]]) -> None:
-        key = self._folder / "platform.key"
-        key.write_text(secrets.token_hex(32))
-        key.chmod(0o600)
-        district = self._folder / "district.json"
-        states = self._plan.states
-        write(_with_states(self._district, states), district)
-        settings = {
-            "SCG_DATA": str(self._folder / "data"),
-            "SCG_CLOCK__SPEED": str(self._speed),
-            "SCG_CLOCK__ANCHOR": str(self._anchor),
-        }
-        devices = sum(len(settlement.devices) for settlement in self._district.communities)
-        self._stage("registering", f"{len(self._district.communities)} communities, {devices} devices")
-        register = await self._spawn(
-            ["-m", "gateway", "register", str(district), "--credentials", str(self._folder / "secrets.json")],
-            # Registered before the first reading: the clock stands still meanwhile.
-            settings | {"SCG_CLOCK__SPEED": "0.001", "SCG_CLOCK__ANCHOR_REAL": str(_real_ms())},
-        )
-        if await register.wait() != 0:
-            raise SystemExit((self._folder / "register.log").read_text()[-2000:] or "register failed")
-        self._stage("starting the reference platform")
-        platform = await self._spawn(
-            ["-m", "simulators", "platform", "--store", str(self._folder / "platform.db"), "--key-file", str(key)],
-            {},
-        )
-        processes.append(platform)
-        found = await self._wait_for(platform, "listening on ")
-        self._platform_url = found.rsplit(" ", 1)[-1]
-        tasks.append(asyncio.create_task(_drop_output(platform)))
-        self._stage("starting the gateway")
-        # The clock runs up to the hour while everything starts, so that no heartbeat runs out meanwhile.
-        self._clock = PlayClock(self._speed, _real_ms() + LEAD_MS, self._anchor)
-        gateway = await self._spawn(
-            ["-m", "gateway", "serve", "--stats", "--log-level", "warning"],
-            settings
-            | {
-                "SCG_CLOCK__ANCHOR_REAL": str(self._clock.anchor_real),
-                "SCG_PLATFORM__URL": f"{self._platform_url}/events",
-                "SCG_PLATFORM__KEY_FILE": str(key),
-            },
-        )
-        processes.append(gateway)
-        ready = json.loads(await self._wait_for(gateway, '"event": "ready"'))
-        tasks.append(asyncio.create_task(self._read_stats(gateway)))
-        self._stage("connecting", f"{len(self._district.communities)} sources to {ready['broker']}")
-        self._player = Player(self._district, self._clock, self._seed, secrets.token_hex(3))
-        passwords = read_passwords((self._folder / "secrets.json").read_text())
-        tasks += await self._player.connect(str(ready["broker"]), passwords)
-        tasks.append(asyncio.create_task(self._read_stored()))
-        await self._player.wait_until_connected()
-
-    async def _spawn(self, arguments: list[str], env: Mapping[str, str]) -> asyncio.subprocess.Process:
-        log = (self._folder / f"{arguments[2]}.log").open("wb")
-        inherited = {name: value for name, value in os.environ.items() if name.startswith("SCG_BROKER__EMBEDDED")}
-        clean = {name: value for name, value in os.environ.items() if not name.startswith("SCG_")}
-        return await asyncio.create_subprocess_exec(
-            sys.executable,
-            *arguments,
-            env=clean | inherited | dict(env),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=log,
-            # Ctrl-C goes to the demo alone, which stops the others in order.
-            start_new_session=True,
-        )
-
-    async def _wait_for(self, process: asyncio.subprocess.Process, words: str) -> str:
-        assert process.stdout is not None  # noqa: S101 - piped above
-        while line := (await process.stdout.readline()).decode():
-            if words in line:
-                return line.strip()
-        logs = "\n".join(path.read_text()[-1500:] for path in sorted(self._folder.glob("*.log")))
-        raise SystemExit(f"a process of the demo ended early:\n{logs}")
-
-    async def _read_stats(self, process: asyncio.subprocess.Process) -> None:
-        assert process.stdout is not None  # noqa: S101 - piped above
-        while line := await process.stdout.readline():
-            with contextlib.suppress(ValueError):
-                self._stats = json.loads(line)
-
-    async def _read_stored(self) -> None:
-        async with httpx.AsyncClient(base_url=self._platform_url, trust_env=False, timeout=10) as client:
-            while True:
-                with contextlib.suppress(httpx.HTTPError, ValueError):
-                    answer = await client.get("/incidents")
-                    self._stored = [entry["incident"] for entry in answer.json()]
-                await asyncio.sleep(0.5)
-
-    # --- playing -----------------------------------------------------------------------------------------------------
-
-    async def play_hour(self, number: int, *, is_last: bool) -> Outcome:
-        """Plays one hour, waits until all is receipted and delivered, and compares."""
+    async def play_hour(self, *, is_last: bool) -> Outcome:
+        """Plays one hour and compares what the platform has with what was played since the beginning; if it is the
+        last, when all is receipted and delivered."""
         player = self._player
-        assert player is not None  # noqa: S101 - made by running()
-        await asyncio.sleep(max(0.0, (self._anchor - self._clock.now()) / self._speed / 1000))
         begins = self._clock.now()
         until = begins + MINUTES * 60_000
-        player.cast(_shifted(self._plan.instances, begins - self._anchor))
-        view = _View(self._console, self._plan, player.tally, begins, until, plain=self._plain)
+        if self._causes:
+            # In the time of an hour that has passed, incidents of the last one are still open at their places.
+            self._plan = _compose(self._seed, self._district, begins, self._plan)
+            instances = list(self._plan.instances)
+        else:
+            instances = [instance.moved(begins - START_MS) for instance in self._plan.instances]
+        self._causes += [instance for instance in instances if instance.is_cause]
+        self._near_misses += sum(not instance.is_cause for instance in instances)
+        player.cast(instances)
+        view = _View(self._console, player.tally, begins, until)
         with view.live():
             show = self._shower(view)
             await player.play(until, show)
             view.stage = "draining"
-            drained = await player.drain(DRAIN_S, show)
-            await self._settle(show)
-        outcome = self._judge(player, drained=drained)
+            if is_last:
+                await player.drain(DRAIN_S, show)
+                await self._settle(show)
+            else:
+                await player.play(until + BETWEEN_MS, show)
+        outcome = self._judge(is_last=is_last)
         self._summarise(outcome)
         return outcome
 
     def _shower(self, view: _View) -> Callable[[int], None]:
         def show(now: int) -> None:
-            view.update(now, self._stats, self._stored)
+            if self._programs.ended:
+                raise ProgramEnded(f"gateway or platform ended\n{self._programs.last_words()}")
+            view.update(now, self._programs.stats, self._stored)
 
         return show
 
@@ -306,89 +252,114 @@ class _Demo:
         while time.perf_counter() < deadline and quiet < 3:
             await asyncio.sleep(1.0)
             show(self._clock.now())
-            waiting = self._stats.get("outbox", {}).get("waiting", 0)
-            expected = self._stats.get("incidents", {})
-            quiet = quiet + 1 if not waiting and sum(expected.values()) <= len(self._stored) else 0
+            stats = self._programs.stats
+            opened = sum(stats.get("incidents", {}).values())
+            is_quiet = not stats.get("outbox", {}).get("waiting", 0) and opened <= len(self._stored)
+            quiet = quiet + 1 if is_quiet else 0
 
-    def _judge(self, player: Player, *, drained: bool) -> Outcome:
-        stored = [incident for incident in self._stored if incident["sort"] == "incident"]
-        matched, lost, doubled = match(self._plan.causes, stored)
-        latencies = sorted(player.tally.latencies)
-        outbox = self._stats.get("outbox", {})
-        waiting = player.waiting + outbox.get("waiting", 0) + outbox.get("dead", 0) + (0 if drained else 1)
+    async def _read_stored(self) -> None:
+        while True:
+            begun = time.perf_counter()
+            found = await read_incidents(self._client)
+            if found is not None:
+                self._stored = [incident for incident in found if incident["sort"] == "incident"]
+            # The longer the list has become, the less often it is asked for.
+            await asyncio.sleep(max(0.5, 10 * (time.perf_counter() - begun)))
+
+    def _judge(self, *, is_last: bool) -> Outcome:
+        found = match(self._causes, self._stored)
+        latencies = sorted(self._player.tally.latencies)
+        outbox = self._programs.stats.get("outbox", {})
         return Outcome(
             communities=len(self._district.communities),
-            devices=sum(len(settlement.devices) for settlement in self._district.communities),
-            readings=player.tally.readings,
-            causes=len(self._plan.causes),
-            incidents=len(stored),
-            lost=lost,
-            doubled=doubled,
-            delivered=matched,
-            p50_ms=round(_quantile(latencies, 0.5) * 1000, 1),
-            p99_ms=round(_quantile(latencies, 0.99) * 1000, 1),
-            near_misses=len(self._plan.near_misses),
-            kinds=len({cause.category for cause in self._plan.causes}),
-            waiting=waiting,
+            devices=self._district.device_count,
+            readings=self._player.tally.readings,
+            causes=len(self._causes),
+            incidents=len(self._stored),
+            lost=len(found.lost),
+            doubled=len(found.doubled),
+            delivered=found.matched,
+            p50_ms=_quantile_ms(latencies, 0.5),
+            p99_ms=_quantile_ms(latencies, 0.99),
+            undelivered=outbox.get("waiting", 0) + outbox.get("dead", 0) + (self._player.waiting if is_last else 0),
         )
 
     def _summarise(self, outcome: Outcome) -> None:
-        player = self._player
-        assert player is not None  # noqa: S101 - made by running()
-        tally = player.tally
-        table = Table(title="一小时小结 · the hour in numbers", title_justify="left", show_header=False, box=None)
+        tally, stats = self._player.tally, self._programs.stats
+        found = match(self._causes, self._stored)
+        kinds = len({cause.scenario for cause in self._causes})
+        left = f"{outcome.lost} lost, {outcome.doubled} doubled, {outcome.undelivered} undelivered"
+        table = Table(title="小结 · summary", title_justify="left", show_header=False, box=None)
+        table.add_column(no_wrap=True)
+        table.add_column(overflow="fold")
         rows = [
-            ("小区 communities", f"{outcome.communities}, {outcome.devices} devices"),
+            ("小区 communities", f"{outcome.communities}, with {outcome.devices:,} devices"),
             (
                 "读数 readings",
-                f"{outcome.readings:,} in {tally.messages:,} messages ({tally.alarms:,} in the alarm lane)",
+                f"{outcome.readings:,} in {tally.messages:,} messages, {tally.alarms:,} of them in the alarm lane",
             ),
+            ("警情 causes played", f"{outcome.causes} of {kinds} kinds, among {self._near_misses} near-misses"),
             (
-                "警情 emergencies played",
-                f"{outcome.causes} of {outcome.kinds} categories, among {outcome.near_misses} near-misses",
-            ),
-            (
-                "事件 incidents at the platform",
-                f"{outcome.incidents}: {outcome.delivered} matched, {outcome.lost} lost, {outcome.doubled} doubled",
+                "事件 incidents",
+                f"{outcome.incidents} at the platform: {outcome.delivered} matched, {left}",
             ),
             (
                 "报警到回执 alarm to receipt",
-                f"p50 {outcome.p50_ms} ms, p99 {outcome.p99_ms} ms, {tally.resent} sent again",
+                f"p50 {outcome.p50_ms} ms, p99 {outcome.p99_ms} ms (real time), {tally.resent} sent again",
             ),
-            ("未信值 values not believed", _tell(self._stats.get("rejected", {}))),
-            ("隔离消息 quarantined", _tell(self._stats.get("quarantined", {}))),
-            ("设备指令 commands", _tell(self._stats.get("commands", {}))),
-            ("维护通知 maintenance notices", _tell(self._stats.get("notices", {}))),
+            ("不可信值 values not believed", _tell(stats.get("rejected", {}))),
+            ("隔离消息 quarantined", _tell(stats.get("quarantined", {}))),
+            ("设备指令 commands", _tell(stats.get("commands", {}))),
+            ("维护通知 maintenance notices", _tell(stats.get("notices", {}))),
         ]
         for name, value in rows:
             table.add_row(name, value)
         self._console.print(table)
-        for cause in _unmatched(self._plan.causes, self._stored):
-            self._console.print(f"[red]lost[/red] {cause.title} {cause.community} {cause.place} {cause.category}")
-        for incident in _without_cause(self._plan.causes, self._stored):
-            self._console.print(f"[red]without a cause[/red] {incident['number']} {incident['title']['zh']}")
+        for cause in found.lost:
+            self._console.print(
+                f"lost: {cause.title} ({cause.scenario}) {cause.device} {cause.category} at {cause.place}, "
+                f"{_clock(cause.begins)}",
+                style="red",
+                markup=False,
+            )
+        for incident in found.doubled:
+            self._console.print(
+                f"without a cause of its own: {incident['number']} {incident['title']['zh']} "
+                f"({incident['rule']}, {', '.join(incident['devices'])}), {_clock(incident['opened_at'])}",
+                style="red",
+                markup=False,
+            )
+
+
+@contextlib.contextmanager
+def _stage(console: Console, what: str) -> Iterator[None]:
+    """Says what is being set up while it is, and how long it took."""
+    begun = time.perf_counter()
+    with console.status(f"{what} …") if console.is_terminal else contextlib.nullcontext():
+        yield
+    console.print(f"[dim]· {what}: {time.perf_counter() - begun:.1f} s[/dim]")
 
 
 class _View:
     """The live screen: numbers, the newest incidents, and how far the hour has come."""
 
-    def __init__(self, console: Console, plan: Plan, tally: Tally, begins: int, until: int, *, plain: bool) -> None:
+    def __init__(self, console: Console, tally: Tally, begins: int, until: int) -> None:
         self.stage = "playing"
         self._console = console
-        self._plan = plan
         self._tally = tally
         self._begins = begins
         self._until = until
-        self._plain = plain
+        self._plain = not console.is_terminal
         self._live: Live | None = None
-        self._shown: dict[str, None] = {}
+        self._shown: set[str] = set()
         self._last = (time.perf_counter(), tally.readings)
         self._rate = 0.0
         self._next = 0.0
+        self._told = time.perf_counter()
         self._progress = Progress(
             TextColumn("{task.description}"), BarColumn(40), TextColumn("{task.percentage:>3.0f} %")
         )
-        self._bar = self._progress.add_task("19:30", total=until - begins)
+        self._bar = self._progress.add_task("", total=until - begins)
 
     @contextlib.contextmanager
     def live(self) -> Iterator[None]:
@@ -396,7 +367,7 @@ class _View:
         if self._plain:
             yield
             return
-        with Live(console=self._console, refresh_per_second=8, transient=True) as self._live:
+        with Live(console=self._console, auto_refresh=False, transient=True) as self._live:
             yield
 
     def update(self, now: int, stats: Mapping[str, Any], stored: list[Mapping[str, Any]]) -> None:
@@ -408,25 +379,28 @@ class _View:
         if real - self._last[0] >= 1:
             self._rate = (self._tally.readings - self._last[1]) / (real - self._last[0])
             self._last = (real, self._tally.readings)
-        opened = sorted((i for i in stored if i["sort"] == "incident"), key=lambda i: (i["opened_at"], i["number"]))
-        for incident in opened:
-            if incident["id"] not in self._shown:
-                self._shown[incident["id"]] = None
-                if self._plain:
-                    self._console.print(_row(incident), highlight=False)
+        opened = sorted(stored, key=lambda i: (i["opened_at"], i["number"]))
         if self._live is not None:
-            self._progress.update(
-                self._bar, completed=min(now, self._until) - self._begins, description=f"{_clock(now)} {self.stage}"
-            )
-            self._live.update(Group(self._numbers(stats, len(opened)), _newest(opened), self._progress))
+            now = min(now, self._until)
+            self._progress.update(self._bar, completed=now - self._begins, description=f"{_clock(now)} {self.stage}")
+            self._live.update(Group(self._numbers(stats, len(opened)), _newest(opened), self._progress), refresh=True)
+            return
+        for incident in opened:
+            if incident["id"] not in self._shown and incident["opened_at"] >= self._begins:
+                self._shown.add(incident["id"])
+                self._console.print(_row(incident), markup=False)
+        if real - self._told >= PLAIN_S:
+            self._told = real
+            self._console.print(f"[dim]· {_clock(now)} {self._numbers(stats, len(opened)).plain}[/dim]")
 
     def _numbers(self, stats: Mapping[str, Any], opened: int) -> Text:
         outbox = stats.get("outbox", {})
-        latencies = sorted(self._tally.latencies[-2000:])
-        p99 = f"{_quantile(latencies, 0.99) * 1000:.0f} ms" if latencies else "–"
+        latencies = sorted(self._tally.latencies)
+        p50, p99 = (_quantile_ms(latencies, share) or 0 for share in (0.5, 0.99))
         return Text(
             f"读数 {self._rate:,.0f}/s   报警 {self._tally.alarms:,}   事件 {opened}   "
-            f"已送达 {outbox.get('done', 0)}   待送 {outbox.get('waiting', 0)}   回执 p99 {p99}"
+            f"已送达 {outbox.get('done', 0)}   待送 {outbox.get('waiting', 0)}   "
+            f"报警→回执 p50 {p50:.0f} ms, p99 {p99:.0f} ms"
         )
 
 
@@ -452,49 +426,27 @@ def _row(incident: Mapping[str, Any]) -> str:
     return f"{_clock(incident['opened_at'])} {zh} {incident['number']} {incident['category']} {incident['title']['zh']}"
 
 
-def _unmatched(causes: list[Instance], stored: list[Mapping[str, Any]]) -> list[Instance]:
-    found = {(i["community"], i["category"], i["place"]) for i in stored if i["sort"] == "incident"}
-    return [cause for cause in causes if (cause.community, cause.category, cause.place) not in found]
+def _compose(seed: int, district: District, start: int, earlier: Plan | None) -> Plan:
+    """As many scenarios as suit the district, every one at least once."""
+    scenarios = read_scenarios()
+    share = min(1.0, len(district.communities) / COMMUNITIES)
+    kinds = sum(scenario.expect is not None for scenario in scenarios)
+    causes = max(kinds, round(CAUSES * share))
+    near_misses = max(len(scenarios) - kinds, round(NEAR_MISSES * share))
+    return compose(seed, district, start, MINUTES, causes, near_misses, scenarios, earlier)
 
 
-def _without_cause(causes: list[Instance], stored: list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    left = Counter((cause.community, cause.category, cause.place) for cause in causes)
-    extra = []
-    for incident in sorted(stored, key=lambda i: str(i["number"])):
-        slot = (incident["community"], incident["category"], incident["place"])
-        if incident["sort"] == "incident":
-            left[slot] -= 1
-            if left[slot] < 0:
-                extra.append(incident)
-    return extra
-
-
-def _shifted(instances: tuple[Instance, ...], by: int) -> list[Instance]:
-    return [
-        replace(
-            instance,
-            begins=instance.begins + by,
-            sendings=tuple(replace(sending, time=sending.time + by) for sending in instance.sendings),
-        )
-        for instance in instances
-    ]
-
-
-def _with_states(district: District, states: Mapping[str, Any]) -> District:
+def _with_states(district: District, plan: Plan) -> District:
     communities = tuple(
         replace(
             settlement,
-            devices=tuple(replace(d, state=states[d.id]) if d.id in states else d for d in settlement.devices),
+            devices=tuple(
+                replace(d, state=plan.states[d.id]) if d.id in plan.states else d for d in settlement.devices
+            ),
         )
         for settlement in district.communities
     )
     return replace(district, communities=communities)
-
-
-async def _drop_output(process: asyncio.subprocess.Process) -> None:
-    assert process.stdout is not None  # noqa: S101 - piped by the demo
-    while await process.stdout.readline():
-        pass
 
 
 def _tell(counts: Mapping[str, int]) -> str:
@@ -502,15 +454,14 @@ def _tell(counts: Mapping[str, int]) -> str:
 
 
 def _clock(now: int) -> str:
-    return datetime.fromtimestamp(now / 1000 + 8 * 3600, UTC).strftime("%H:%M:%S")
+    return datetime.fromtimestamp(now / 1000, ZoneInfo("Asia/Shanghai")).strftime("%H:%M:%S")
 
 
-def _quantile(values: list[float], share: float) -> float:
-    if not values:
-        return math.nan
-    if len(values) < 2:
-        return values[0]
-    return statistics.quantiles(values, n=1000, method="inclusive")[max(0, round(share * 1000) - 1)]
+def _quantile_ms(seconds: list[float], share: float) -> float | None:
+    """Of sorted seconds, in ms; None of none."""
+    if not seconds:
+        return None
+    return round(seconds[min(len(seconds) - 1, math.ceil(share * len(seconds)) - 1)] * 1000, 1)
 
 
 def _real_ms() -> int:

@@ -141,6 +141,7 @@ class Source:
         self._due: list[tuple[int, int]] = []
         self._next_pack = 0
         self._sendings: deque[Sending] = deque()
+        self._acted: dict[str, tuple[int, int]] = {}
         self.lanes = {lane: SpoolLane(lane) for lane in Lane}
         self._connections = 0
         self._client: aiomqtt.Client | None = None
@@ -151,9 +152,12 @@ class Source:
 
     # --- taking readings in ----------------------------------------------------------------------------------------
 
-    def cast(self, sendings: Iterable[Sending]) -> None:
-        """Takes its part of the scenarios."""
-        self._sendings = deque(sorted(sendings, key=lambda s: s.time + s.late))
+    def cast(self, instances: Iterable[Instance]) -> None:
+        """Takes its part of the scenarios. What a scenario acts, its device reports as the scenario says and not as on
+        an ordinary day."""
+        played = list(instances)
+        self._sendings = deque(sorted((s for i in played for s in i.sendings), key=lambda s: s.time + s.late))
+        self._acted = {name: (instance.begins, instance.ends) for instance in played for name in instance.acted}
 
     def begin(self, now: int) -> None:
         """The playing begins: every stream is due at its next time, and the source packs at a moment of its own, or
@@ -187,11 +191,14 @@ class Source:
 
     def _pack(self, now: int) -> None:
         by_lane: dict[bool, list[Measurement]] = {False: [], True: []}
-        due, streams = self._due, self._streams
+        due, streams, acted = self._due, self._streams, self._acted
         while due and due[0][0] <= now:
             time, index = due[0]
             stream = streams[index]
             heapq.heapreplace(due, (time + stream.period, index))
+            span = acted.get(stream.name)
+            if span is not None and span[0] <= time <= span[1]:
+                continue
             by_lane[stream.is_alarm].append(Measurement(stream.name, stream.value(time), None, time - now))
         for is_alarm, measured in by_lane.items():
             waiting = iter(measured)
@@ -425,21 +432,21 @@ def events_of(district: District, instances: Iterable[Instance]) -> Iterator[tup
     by_source = _by_source(instances)
     found: list[tuple[int, Message]] = []
     for settlement in district.communities:
-        sendings = by_source.get(settlement.sources[0].id)
-        if not sendings:
+        played = by_source.get(settlement.sources[0].id)
+        if not played:
             continue
         source = Source(settlement, (), clock, Tally(), "feed")
-        for sending in sorted(sendings, key=lambda s: s.time + s.late):
+        for sending in sorted((s for i in played for s in i.sendings), key=lambda s: s.time + s.late):
             arrival = sending.time + sending.late
             message = source.take(replace(sending, twice=False))
             found.extend([(arrival, replace(message, sent_at=arrival))] * (1 + sending.twice))
     yield from sorted(found, key=lambda pair: (pair[0], pair[1].source, pair[1].seq))
 
 
-def _by_source(instances: Iterable[Instance]) -> dict[str, list[Sending]]:
-    found: dict[str, list[Sending]] = {}
+def _by_source(instances: Iterable[Instance]) -> dict[str, list[Instance]]:
+    found: dict[str, list[Instance]] = {}
     for instance in instances:
-        found.setdefault(instance.source, []).extend(instance.sendings)
+        found.setdefault(instance.source, []).append(instance)
     return found
 
 
