@@ -422,7 +422,7 @@ class Engine:
         if cursor is None:
             cursor = source.cursors[refusal.spool, refusal.lane] = Cursor(refusal.source, refusal.spool, refusal.lane)
         if cursor.admit(refusal.seq, 0, 0) == "fresh":
-            cursor.take(refusal.seq, 0, 0)
+            cursor.take(refusal.seq, refusal.digest, 0)
         return cursor.move()
 
     # --- findings --------------------------------------------------------------------------------------------

@@ -175,9 +175,10 @@ class OperatorAction(Struct, frozen=True, tag="action"):
     reason: str = ""
 
 
-class Refusal(Struct, frozen=True, tag="refusal"):
+class Refusal(Struct, frozen=True, tag="refusal", omit_defaults=True):
     """A message that was quarantined though its place in its lane is known: the cursor passes it, so that it is
-    receipted as rejected and never counted as a gap. In the alarm lane it becomes an operator's incident."""
+    receipted as rejected and never counted as a gap. In the alarm lane it becomes an operator's incident. With the
+    ``digest`` of what was refused, the same again is a repeat."""
 
     source: str
     spool: str
@@ -185,6 +186,7 @@ class Refusal(Struct, frozen=True, tag="refusal"):
     seq: int
     reason: str
     detail: str = ""
+    digest: int = 0
 
 
 class Press(Struct, frozen=True, tag="press", omit_defaults=True):

@@ -571,7 +571,13 @@ class Pipeline:
         message = item.message
         if message is not None:
             refusal = Refusal(
-                message.source, message.spool, message.lane, message.seq, "commit-refused", str(error)[:200]
+                message.source,
+                message.spool,
+                message.lane,
+                message.seq,
+                "commit-refused",
+                str(error)[:200],
+                message.digest,
             )
             self._feed_event(Item(message.community, event=refusal), work)
             key = (message.community, message.source, str(message.lane), message.spool)

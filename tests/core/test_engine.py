@@ -289,3 +289,10 @@ def test_explain_names_the_leaf_that_did_not_hold() -> None:
     smoke = explained["fire.smoke-persists"]
     assert smoke.truth is False
     assert [(text, truth) for _, text, truth, _ in smoke.leaves] == [("smoke is true", False)]
+
+
+def test_what_was_refused_is_a_repeat_when_it_comes_again() -> None:
+    engine, sender = new_engine(), Sender()
+    delivery = sender.send(START, signals=[("sos-1", "pressed")])
+    engine.feed(Refusal("agent-1", "spool1", "alarm", 1, "commit-refused", digest=delivery.message.digest), START)
+    assert engine.feed(delivery, START + S).answer == "repeat"
