@@ -245,9 +245,11 @@ def compose(
 
 
 def _deal(scenarios: Sequence[Scenario], count: int, rng: Random) -> list[Scenario]:
-    """Every scenario at least once, the rest by weight."""
-    if not scenarios or count < len(scenarios):
-        raise ValueError(f"{len(scenarios)} scenarios do not fit into {count} instances")
+    """Every scenario at least once, the rest by weight; of more scenarios than instances, some."""
+    if not scenarios and count:
+        raise ValueError("there is no scenario that fits into this hour")
+    if count <= len(scenarios):
+        return rng.sample(scenarios, count)
     rest = rng.choices(scenarios, [scenario.weight for scenario in scenarios], k=count - len(scenarios))
     return [*scenarios, *rest]
 
