@@ -1,7 +1,7 @@
 """What the devices of a generated district report on an ordinary day: by profile, from a seed, crossing no threshold.
 
 Each reading is a `Stream`: a period, a phase, and a value that depends on the seed, the stream's name and the time
-alone. Battery devices report rarely, mains-powered ones every minute to five, as their kinds do (domain facts 2.6).
+alone. Battery devices report rarely, mains-powered ones every minute to five, as their kinds do; doors when they move.
 """
 
 from __future__ import annotations
@@ -12,15 +12,19 @@ from typing import Final
 
 from msgspec import Struct
 
-from gateway.core.model import Device, Value
+from gateway.core.model import Device, Place, PlaceKind, Value
 from simulators.catalog import alarm_readings
-from simulators.district import District, Settlement
+from simulators.district import Settlement
 
 S: Final = 1000
 M: Final = 60 * S
 H: Final = 60 * M
 
+INSTALLED: Final = 1_735_660_800_000
+"""The meters run since 2025-01-01 in Jimo (ms UTC)."""
+
 Make = Callable[[int], Value]
+"""The value at a time in ms."""
 
 
 class Steady(Struct, frozen=True):
@@ -46,7 +50,15 @@ class Meter(Struct, frozen=True):
     rate: float
 
 
-Habit = Steady | Level | Meter
+class Passage(Struct, frozen=True):
+    """A door that somebody goes through every ``period`` in a stairwell, and every ``at_home`` in a home: reported when
+    it opens, and when it closes again some seconds later."""
+
+    period: int
+    at_home: int
+
+
+Habit = Steady | Level | Meter | Passage
 
 HABITS: Final[Mapping[str, Mapping[str, Habit]]] = {
     "edge-agent": {"spool_depth": Level(M, 0, 0, 1), "clock_skew": Level(5 * M, -0.05, 0.05, 0.01)},
@@ -62,7 +74,7 @@ HABITS: Final[Mapping[str, Mapping[str, Habit]]] = {
     },
     "household-gas": {"gas": Level(30 * M, 0, 1), "valve": Steady(30 * M, "open"), "fault": Steady(30 * M, False)},
     "water-immersion": {"wet": Steady(12 * H, False), "battery": Level(12 * H, 60, 100, 1)},
-    "door-magnet": {"open": Steady(30 * M, False), "battery": Level(8 * H, 60, 100, 1)},
+    "door-magnet": {"open": Passage(20 * M, 3 * H), "battery": Level(8 * H, 60, 100, 1)},
     "cold-water-meter": {"volume": Meter(H, 0.03), "battery": Level(12 * H, 60, 100, 1)},
     "electrical-fire": {
         "residual_current": Level(5 * M, 20, 120, 1),
@@ -122,30 +134,39 @@ class Stream(Struct, frozen=True):
 
 def streams_of(settlement: Settlement, silent: frozenset[str], seed: int) -> list[Stream]:
     """The streams of one community's devices; silent ones (dead battery, no signal) have none."""
-    return [stream for device in settlement.devices if device.id not in silent for stream in _streams(device, seed)]
+    places = {place.id: place for place in settlement.places}
+    return [
+        stream
+        for device in settlement.devices
+        if device.id not in silent
+        for stream in _streams(device, places[device.place], seed)
+    ]
 
 
-def count_streams(district: District, seed: int) -> int:
-    """How many readings a district has that report at all."""
-    return sum(len(streams_of(settlement, district.silent, seed)) for settlement in district.communities)
-
-
-def _streams(device: Device, seed: int) -> Iterator[Stream]:
+def _streams(device: Device, place: Place, seed: int) -> Iterator[Stream]:
     alarms = alarm_readings(device.profile)
     for reading, habit in HABITS.get(device.profile, {}).items():
         name = f"{device.id}:{reading}"
         mark = zlib.crc32(f"{seed}/{name}".encode())
-        yield Stream(name, habit.period, mark % habit.period, _make(habit, mark, device), reading in alarms)
+        is_alarm = reading in alarms
+        if isinstance(habit, Passage):
+            period = habit.at_home if place.kind is PlaceKind.HOUSEHOLD else habit.period
+            opens = mark % period
+            closes = opens + (5 + mark % 31) * S
+            yield Stream(name, period, opens, lambda time: True, is_alarm)
+            yield Stream(name, period, closes % period, lambda time: False, is_alarm)
+        else:
+            yield Stream(name, habit.period, mark % habit.period, _make(habit, mark, place), is_alarm)
 
 
-def _make(habit: Habit, mark: int, device: Device) -> Make:
+def _make(habit: Steady | Level | Meter, mark: int, place: Place) -> Make:
     match habit:
         case Steady(_, value):
             return lambda time: value
         case Meter(_, rate):
-            own = 0.0 if device.attributes.get("away") is True else rate * (0.4 + 0.6 * (mark % 101) / 100)
+            own = 0.0 if place.attributes.get("away") is True else rate * (0.4 + 0.6 * (mark % 101) / 100)
             start = float(mark % 900)
-            return lambda time: round(start + own * (time % (30 * 24 * H)) / H, 3)
+            return lambda time: round(start + own * max(0, time - INSTALLED) / H, 3)
         case Level(period, low, high, step):
             steps = round((high - low) / step)
             if steps == 0:

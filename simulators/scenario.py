@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from gateway.core.district import PlaceTree
-from gateway.core.model import Device, DeviceState, Scalar, Value
+from gateway.core.model import Device, DeviceState, PlaceKind, Scalar, Value
 from simulators.district import District, Settlement
 
 FOLDER: Final = Path(__file__).parent / "scenarios"
@@ -269,6 +269,7 @@ class _Stage:
         self._used = set(self.taken)
         self._silent = district.silent
         self._wanted = list(district.lists.get("wanted", ()))
+        self._buildings = {p.id for s in district.communities for p in s.places if p.kind is PlaceKind.BUILDING}
         for settlement in district.communities:
             for device in settlement.devices:
                 if device.id not in district.silent:
@@ -288,16 +289,15 @@ class _Stage:
             if not self._fits_state(scenario, device):
                 continue
             tree = self._tree(settlement)
-            marks = {device.id, tree.within(device.place, "building")}
+            building = tree.within(device.place, "building")
+            # What is in no building (a hydrant, a gate) may share its place with another kind of device.
+            marks = {device.id, building} if building in self._buildings else {device.id}
             place: str | None = None
             if scenario.expect is not None:
                 place = (
                     device.place if scenario.expect.at == "device" else tree.within(device.place, scenario.expect.at)
                 )
                 marks.add(f"{scenario.expect.category}@{place}")
-            if tree.within(device.place, "building") == device.place and not scenario.others:
-                # What is not in a building (a hydrant, a gate) may share its place with another kind of device.
-                marks.discard(device.place)
             if not self._used.isdisjoint(marks):
                 continue
             cast = self._cast(scenario, settlement, device, tree)
