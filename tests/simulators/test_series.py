@@ -183,18 +183,20 @@ def test_a_value_out_of_range_is_rejected_and_opens_nothing(tmp_path: Path) -> N
 
 def test_over_mqtt_it_opens_what_the_core_alone_opens(tmp_path: Path, start_process: StartProcess) -> None:
     """A gateway is started for it, hears every reading, and ends with it."""
-    path = write_csv(tmp_path, *hot_hours(), "2013-07-04 04:00:00,hot", "2013-07-04 04:05:00,9000")
+    gap = ["2013-07-04 09:00:00,68", "2013-07-04 09:30:00,68"]
+    path = write_csv(tmp_path, *hot_hours(), "2013-07-04 04:00:00,hot", "2013-07-04 04:05:00,9000", *gap)
     arguments = [str(path), "--profile", "temperature-humidity", "--unit", "degF"]
-    process = start_process("simulators", "replay", *arguments, "--speed", "2400")
+    process = start_process("simulators", "replay", *arguments, "--speed", "3600")
     assert process.wait(90) == 0, process.output()
     found = last_line(process.output())
     exact = last_line(replay(*arguments, "--speed", "max")[1])
     same = ("readings", "bad_rows", "judged", "rejected", "incidents", "notices")
     assert {name: found[name] for name in same} == {name: exact[name] for name in same}
-    assert (found["receipted"], found["judged"], found["rejected"]) == (49, 48, 1)
-    assert (found["incidents"], found["bad_rows"]) == (1, 1)
+    assert (found["receipted"], found["judged"], found["rejected"]) == (51, 50, 1)
+    assert (found["incidents"], found["notices"], found["bad_rows"]) == (1, 1, 1)
     assert "series.csv:50: 'hot' is no number; the row is left out" in process.output()
     assert "rooms.temperature-changing" in process.output()
+    assert "ops.device-offline" in process.output(), "its heartbeat ran out in the gap, on the gateway's clock"
 
 
 def test_interrupted_it_ends_its_gateway_too(tmp_path: Path, start_process: StartProcess) -> None:
@@ -232,8 +234,11 @@ def test_the_office_opens_offline_notices_for_its_gaps_and_no_incident(shared_da
     assert (outcome.played, outcome.judged, outcome.rejected) == (7267, 7267, {})
     assert outcome.opened is not None
     assert {(one.sort, one.rule) for one in outcome.opened} == {("notice", "ops.device-offline")}
-    gaps = [b.time for a, b in zip(series.samples, series.samples[1:], strict=False) if b.time - a.time > 3 * 3_600_000]
-    assert len(outcome.opened) == len(gaps) == 8
+    heartbeat = 3 * 3_600_000
+    pairs = zip(series.samples, series.samples[1:], strict=False)
+    ran_out = [before.time + heartbeat for before, after in pairs if after.time - before.time > heartbeat]
+    assert [one.at for one in outcome.opened] == ran_out
+    assert len(ran_out) == 8
 
 
 def test_the_machine_opens_one_incident_and_its_hour_lived_twice_is_told(shared_data: Path) -> None:
