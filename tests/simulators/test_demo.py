@@ -1,0 +1,167 @@
+"""The demo itself: what it counts, what it prints last, and that nothing of it is left when it is stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from simulators.demo import Outcome, match
+from simulators.scenario import Instance
+from tests.servers import ROOT
+from tests.simulators.children import children_of, is_running
+
+
+def cause(community: str = "c001", category: str = "ext:21-03", place: str = "c001-plaza") -> Instance:
+    return Instance("sos-pressed", "一键报警按下", community, "agent-001", "d-1", 0, 1, category, place, ())
+
+
+def incident(number: int, community: str = "c001", category: str = "ext:21-03", place: str = "c001-plaza") -> Any:
+    return {"community": community, "category": category, "place": place, "opened_at": number, "number": f"JM{number}"}
+
+
+# --- what is counted -----------------------------------------------------------------------------------------------
+
+
+def test_each_cause_takes_one_incident_of_its_community_category_and_place() -> None:
+    found = match([cause(), cause(place="c001-gate")], [incident(1), incident(2, place="c001-gate")])
+    assert (found.matched, found.lost, found.doubled) == (2, (), ())
+
+
+@pytest.mark.parametrize("other", [{"community": "c002"}, {"category": "ext:21-01"}, {"place": "c001-gate"}])
+def test_an_incident_elsewhere_or_of_another_kind_is_none_of_the_cause(other: Mapping[str, str]) -> None:
+    """The numbers agree, and yet one is lost and one doubled."""
+    stray = incident(1, **other)
+    found = match([cause()], [stray])
+    assert (found.matched, found.lost, found.doubled) == (0, (cause(),), (stray,))
+
+
+def test_a_second_incident_of_one_cause_is_doubled_and_it_is_the_later_one() -> None:
+    found = match([cause()], [incident(9), incident(3)])
+    assert found.matched == 1
+    assert [extra["number"] for extra in found.doubled] == ["JM9"]
+
+
+def test_two_causes_alike_want_two_incidents() -> None:
+    assert match([cause(), cause()], [incident(1), incident(2)]).matched == 2
+    assert match([cause(), cause()], [incident(1)]).lost == (cause(),)
+
+
+def outcome(**other: Any) -> Outcome:
+    right: dict[str, Any] = {
+        "communities": 277, "devices": 29362, "readings": 310_000, "causes": 36, "incidents": 36, "lost": 0,
+        "doubled": 0, "delivered": 36, "p50_ms": 20.0, "p99_ms": 90.0,
+    }  # fmt: skip
+    return Outcome(**right | other)
+
+
+def test_only_what_is_whole_is_good() -> None:
+    assert outcome().is_good
+    for fault in (
+        {"lost": 1},
+        {"doubled": 1},
+        {"undelivered": 1},
+        {"incidents": 37},
+        {"delivered": 35},
+        {"causes": 37},
+    ):
+        assert not outcome(**fault).is_good, fault
+
+
+def test_the_last_line_has_these_keys_in_this_order_and_is_json_also_without_an_alarm() -> None:
+    assert list(json.loads(outcome().line())) == [
+        "communities", "devices", "readings", "causes", "incidents", "lost", "doubled", "delivered", "p50_ms", "p99_ms",
+    ]  # fmt: skip
+    assert json.loads(outcome(p50_ms=None).line())["p50_ms"] is None
+
+
+# --- the whole of it -----------------------------------------------------------------------------------------------
+
+
+class Running:
+    """A demo that runs, and the folder in which it keeps everything."""
+
+    def __init__(self, folder: Path, *arguments: str, env: Mapping[str, str] | None = None) -> None:
+        self.folder = folder
+        clean = {name: value for name, value in os.environ.items() if not name.startswith("SCG_")}
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "simulators", "demo", "--communities", "20", *arguments],
+            cwd=ROOT,
+            env=clean | {"TMPDIR": str(folder)} | dict(env or {}),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self.lines: list[str] = []
+
+    def wait_for(self, words: str) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.lines.append(line)
+            if words in line:
+                return
+        pytest.fail(f"ended without {words!r}:\n{''.join(self.lines)}")
+
+    def finish(self, timeout_s: float = 120) -> tuple[int, list[str]]:
+        """(exit status, all lines)."""
+        rest, _ = self.process.communicate(timeout=timeout_s)
+        return self.process.returncode, [*self.lines, *rest.splitlines(keepends=True)]
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.process.terminate()
+            self.process.communicate(timeout=30)
+
+
+@pytest.fixture
+def start_demo(tmp_path: Path) -> Iterator[Any]:
+    started: list[Running] = []
+
+    def start(*arguments: str, env: Mapping[str, str] | None = None) -> Running:
+        started.append(Running(tmp_path, *arguments, env=env))
+        return started[-1]
+
+    yield start
+    for demo in started:
+        demo.close()
+
+
+@pytest.mark.parametrize("broker", ["mosquitto", "amqtt"])
+def test_an_hour_comes_to_its_causes(start_demo: Any, broker: str) -> None:
+    """A small district, faster than the real demo, on both embedded brokers."""
+    demo = start_demo("--once", "--speed", "150", "--seed", "3", env={"SCG_BROKER__EMBEDDED": broker})
+    status, lines = demo.finish()
+    last = json.loads(lines[-1])
+    assert (last["lost"], last["doubled"]) == (0, 0), "".join(lines)
+    assert last["causes"] == last["incidents"] == last["delivered"] >= 20
+    assert last["communities"] == 20
+    assert last["devices"] == 20 * 106
+    assert last["readings"] > 15_000
+    assert 0 < last["p50_ms"] <= last["p99_ms"]
+    assert status == 0
+    assert list(demo.folder.glob("scg-*")) == []
+
+
+@pytest.mark.parametrize("words", ["a district from seed", "registering", "starting broker", "connecting"])
+def test_ctrl_c_leaves_nothing_behind(start_demo: Any, words: str) -> None:
+    """At any time: while the words were the last that it said, and so in the middle of the next thing."""
+    demo = start_demo()
+    demo.wait_for(words)
+    time.sleep(0.4)
+    children = children_of(demo.process.pid)
+    demo.process.send_signal(signal.SIGINT)
+    demo.process.send_signal(signal.SIGINT)
+    status, lines = demo.finish(30)
+    assert lines[-1].strip() == "stopped", "".join(lines)
+    assert status == 0
+    assert children, "something was running"
+    assert [child for child in children if is_running(child)] == []
+    assert list(demo.folder.glob("scg-*")) == []
