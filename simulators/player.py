@@ -50,6 +50,9 @@ from simulators.scenario import Instance, Sending
 WITHOUT_RECEIPT: Final = {Lane.ALARM: 32, Lane.TELEMETRY: 8}
 """Messages of a source's lane that may be under way (design 4.1)."""
 
+OUTGOING: Final = 200
+"""Publishes of a source that may wait for the broker at a time: both lanes, and what is sent again."""
+
 RESEND_S: Final = {Lane.ALARM: 2.0, Lane.TELEMETRY: 30.0}
 RESEND_MOST_S: Final = 60.0
 PACK_MS: Final = 30_000
@@ -240,8 +243,10 @@ class Source:
                     clean_session=True,
                     will=will,
                     timeout=30,
-                    max_concurrent_outgoing_calls=200,
+                    max_concurrent_outgoing_calls=OUTGOING,
                 ) as client:
+                    # More than the client's own limit may be under way by design, which is no reason for a warning.
+                    client.pending_calls_threshold = OUTGOING
                     await self._serve(client, connection)
             except aiomqtt.MqttError as error:
                 self.trouble = str(error)
