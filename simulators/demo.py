@@ -41,8 +41,9 @@ CAUSES: Final = 36
 NEAR_MISSES: Final = 260
 """What a whole district sees in an hour."""
 
-LEAD_MS: Final = 8_000
-"""Real time from the start of the gateway to the beginning of the hour, at least."""
+LEAST_LEAD_S: Final = 6.0
+"""Real time from the start of the gateway to the beginning of the hour, at least. Starting takes about as long as
+registering did; were the hour to begin first, the simulated time in between would look like silence."""
 
 BETWEEN_MS: Final = 3 * 60_000
 """Simulated time from hour to hour, in which what is under way arrives."""
@@ -152,11 +153,13 @@ async def _set_up(console: Console, programs: Programs, speed: float, seed: int,
     with _stage(console, f"registering {len(district.communities)} communities, {district.device_count} devices"):
         # Registered before the first reading: the clock all but stands still meanwhile.
         still = {"SCG_CLOCK__SPEED": "0.001", "SCG_CLOCK__ANCHOR_REAL": str(_real_ms())}
+        begun = time.perf_counter()
         passwords = await programs.register(file, still)
+        lead_s = max(LEAST_LEAD_S, time.perf_counter() - begun)
     with _stage(console, "starting the reference platform"):
         platform = await programs.start_platform()
     # The clock runs up to the hour while everything starts, so that no heartbeat runs out meanwhile.
-    clock = PlayClock(speed, _real_ms() + LEAD_MS, START_MS)
+    clock = PlayClock(speed, _real_ms() + round(lead_s * 1000), START_MS)
     with _stage(console, "starting broker and gateway"):
         broker = await programs.start_gateway(platform, {"SCG_CLOCK__ANCHOR_REAL": str(clock.anchor_real)})
     player = Player(district, clock, seed, secrets.token_hex(3))
