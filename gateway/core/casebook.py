@@ -88,7 +88,7 @@ class Casebook:
         self.now = state.now
         self._registry = registry
         self._incidents = {incident.id: incident for incident in state.incidents}
-        self._open = {(i.cause, i.key): i.id for i in state.incidents if i.joinable}
+        self._open = {(i.cause, i.key): i.id for i in state.incidents}
         self._firing: dict[str, set[tuple[str, str]]] = {}
         self._commands = dict(state.commands)
         self._day = state.day

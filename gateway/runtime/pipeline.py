@@ -44,12 +44,14 @@ from gateway.runtime.ports import (
 )
 from gateway.runtime.writer import Catalogs, Writer, load_writer, without_collector
 from gateway.wire import (
+    PAYLOAD_LIMIT,
     DeviceConfig,
     Message,
     Quarantine,
     Receipt,
     ReplyFrom,
     SourceConfig,
+    Stamp,
     StatusFrom,
     decode,
     encode_config,
@@ -196,6 +198,7 @@ class Pipeline:
             error = await committing if committing is not None else None
             if error is not None and before is not None:
                 committing = None
+                self._release(error)
                 await self._reload({*before.touched, *work.touched})
                 await self._recover(before.items, error)
                 await self._process(items)
@@ -203,6 +206,7 @@ class Pipeline:
             before, committing = work, asyncio.create_task(self._commit(work))
         error = await committing if committing is not None else None
         if error is not None and before is not None:
+            self._release(error)
             await self._reload(set(before.touched))
             await self._recover(before.items, error)
 
@@ -296,6 +300,7 @@ class Pipeline:
         try:
             await self._write(work)
         except (CommitRefused, FenceLost) as error:
+            self._release(error)
             await self._reload(set(work.touched))
             await self._recover(work.items, error)
             return
@@ -307,8 +312,10 @@ class Pipeline:
             self.counters.refused_commits += 1
             await self._isolate(items, error)
             return
-        self._let_go(error.communities)
         kept = [item for item in items if item.community in self._writers or not item.community]
+        for item in items:
+            if item not in kept and item.waiter is not None and not item.waiter.done():
+                item.waiter.set_result("unknown-community")
         if kept:
             await self._process(kept)
 
@@ -372,6 +379,13 @@ class Pipeline:
             case Message():
                 item.community = found.community
                 item.message, item.body = self._plates.apply(found, arrived.payload)
+                if len(item.body) > PAYLOAD_LIMIT:
+                    # Sealed and written out, it has grown beyond what the journal could be read back with.
+                    stamp = Stamp(found.community, found.source, found.lane, found.spool, found.seq)
+                    item.message = None
+                    item.quarantine = Quarantine(
+                        "too-large", "a pack beside a plate is too large; send it by itself", stamp
+                    )
             case StatusFrom(community, source, status):
                 item.community, item.event = community, Presence(source, status)
             case ReplyFrom(community, source, reply):
@@ -591,6 +605,12 @@ class Pipeline:
             await self._reload(set(work.touched))
             return
         self._settle(work)
+
+    def _release(self, error: CommitRefused | FenceLost) -> None:
+        """Lets go what another gateway has taken, before anything is read back: claiming it again would take it from
+        that one in turn."""
+        if isinstance(error, FenceLost):
+            self._let_go(error.communities)
 
     def _let_go(self, communities: Iterable[str]) -> None:
         for community in communities:

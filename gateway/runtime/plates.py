@@ -21,6 +21,8 @@ from gateway.wire import Message, encode_message
 
 _DROPPED: Final = str.maketrans("", "", "·•.- ")
 KEY_BYTES: Final = 32
+LONGEST_PLATE: Final = 16
+"""Twice the longest plate there is; beyond, a mask of fixed length stands for it."""
 
 
 def normalise_plate(plate: str) -> str:
@@ -31,6 +33,8 @@ def normalise_plate(plate: str) -> str:
 def mask_plate(plate: str) -> str:
     """``鲁B12345`` → ``鲁B12•••5``: enough to talk about it, too little to know it."""
     plain = normalise_plate(plate)
+    if len(plain) > LONGEST_PLATE:
+        return f"{plain[:4]}•••"
     return plain if len(plain) < 6 else f"{plain[:4]}{'•' * (len(plain) - 5)}{plain[-1]}"
 
 
