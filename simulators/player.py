@@ -62,6 +62,9 @@ PACK_MOST: Final = 200
 STEP_S: Final = 0.02
 """How often, in real seconds, the sources look at their clocks."""
 
+RESEND_STEP_S: Final = 0.25
+"""How often they look for what has waited for too long."""
+
 OFFSETS: Final = (0, 0, 0, 0, 0, 40, -900, 2_000, 25_000, -3_600_000, -7 * 365 * 86_400_000)
 """How far sources' clocks are off (ms), each drawn alike: mostly not at all, one in eleven by years, as after a start
 without a network. The gateway judges none of it (design 4.1)."""
@@ -307,10 +310,9 @@ class Source:
         if self._client is None:
             return
         now = time.perf_counter()
-        for lane in (Lane.ALARM, Lane.TELEMETRY):
-            if lane is Lane.TELEMETRY and not self._has_gateway:
+        for lane, spool in self.lanes.items():
+            if not spool.backlog or (lane is Lane.TELEMETRY and not self._has_gateway):
                 continue
-            spool = self.lanes[lane]
             while spool.backlog and len(spool.under_way) < WITHOUT_RECEIPT[lane]:
                 message = spool.backlog.popleft()
                 spool.under_way[message.seq] = _Sent(message, now, now)
@@ -362,6 +364,7 @@ class Player:
     def __init__(self, district: District, clock: PlayClock, seed: int, run: str = "run") -> None:
         self.tally = Tally()
         self._clock = clock
+        self._next_resend = 0.0
         self.sources = [
             Source(
                 settlement,
@@ -415,10 +418,15 @@ class Player:
         return False
 
     def _step(self, now: int, *, is_playing: bool) -> None:
+        real = time.perf_counter()
+        is_time = real >= self._next_resend
+        if is_time:
+            self._next_resend = real + RESEND_STEP_S
         for source in self.sources:
             source.step(now, is_playing=is_playing)
             source.send()
-            source.resend()
+            if is_time:
+                source.resend()
 
     async def wait_until_connected(self) -> None:
         """Returns when every source has its connection."""
