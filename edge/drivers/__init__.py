@@ -1,0 +1,1 @@
+"""The drivers: one bus and its protocol each."""
