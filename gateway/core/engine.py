@@ -176,6 +176,8 @@ class Engine:
         for watch in self._watches:
             if watch.rule.id in again:
                 self._look(watch, now)
+            elif watch.needs_wake:
+                self._watches.schedule(watch, now)  # a profile's heartbeat may be shorter than it was
         return self._draft.finish(None)
 
     def snapshot(self) -> CommunityState:
@@ -308,7 +310,7 @@ class Engine:
             if when > heard.at:
                 heard.at = when
             if heard.excused:
-                heard.excused = 0
+                self._end_excuse(cell.owner, when)
             if heard.is_alerted:
                 self._wake_absence(cell.owner, when)
             if cell.is_busy or not cell.low <= value <= cell.high:  # type: ignore[operator]
@@ -318,11 +320,14 @@ class Engine:
                         self._advance(watch, truth, when, _event_id(message, index), now)
                 if cell.is_busy:
                     cell.settle()
-                continue
-            for watch in cell.open:
-                truth = watch.test(when)
-                if truth or watch.phase is not quiet:
-                    self._advance(watch, truth, when, _event_id(message, index), now)
+            else:
+                for watch in cell.open:
+                    truth = watch.test(when)
+                    if truth or watch.phase is not quiet:
+                        self._advance(watch, truth, when, _event_id(message, index), now)
+            for watch in cell.timed:
+                if watch.phase is quiet:
+                    self._watches.schedule(watch, when)
         self._draft.judged += judged
 
     def _signal(self, message: Message, signal: WireSignal, index: int, at: int, now: int) -> None:
@@ -360,6 +365,8 @@ class Engine:
                     is_held |= self._find(watch, event, at, now, cell)
             elif truth or watch.phase is not Phase.QUIET:
                 self._advance(watch, truth, at, event, now)
+            elif watch.needs_wake:
+                self._watches.schedule(watch, at)
         cell.forget()
         if cell.spec.press and not is_held and not device.is_inactive:
             # The promise: every press is in exactly one incident, also when no rule is there for it.
@@ -370,9 +377,16 @@ class Engine:
     def _hear(self, device: KnownDevice, at: int) -> None:
         heard = device.heard
         heard.at = max(heard.at, at)
-        heard.excused = 0
+        if heard.excused:
+            self._end_excuse(device, at)
         if heard.is_alerted:
             self._wake_absence(device, at)
+
+    def _end_excuse(self, device: KnownDevice, at: int) -> None:
+        """Heard of again, it has no more time than others: what its silence concerns is due earlier than it was."""
+        device.heard.excused = 0
+        for watch in device.absence:
+            self._watches.schedule(watch, at)
 
     def _wake_absence(self, device: KnownDevice, at: int) -> None:
         """The device is heard of again: what its silence had begun is looked at."""
@@ -531,11 +545,12 @@ class Engine:
             event = watch.event
             watch.reset()
             watch.note = note
-            self._watches.wake_at(watch, now + max([RECHECK_MS, *(heard.heartbeat or 0 for heard in watch.heard)]))
+            watch.recheck_at = now + max([RECHECK_MS, *(heard.heartbeat or 0 for heard in watch.heard)])
             if finding.device is not None and finding.source is not None:
                 self._cases.hide(finding.source, finding.device.id, finding.rule.id)
             if is_new:
                 self._record(watch, Phase.QUIET, at, at, event, note)
+            self._watches.schedule(watch, now)
             return
         if is_new or watch.is_momentary:
             since, event = watch.since or at, finding.signal.event
@@ -691,6 +706,8 @@ class Engine:
             if isinstance(what, str):
                 self._end_state(what, time)
                 continue
+            if what.recheck_at is not None and what.recheck_at <= time:
+                what.recheck_at = None
             self._is_deadline = True
             self._advance(what, what.test(time), time, f"{what.rule.id}/{what.key}/{time}", self.now)
             self._is_deadline = False

@@ -50,9 +50,9 @@ class ReadingCell(Cell):
     """A cell of one reading, with the check of its values and the watches that look at it.
 
     From ``low`` to ``high`` only the watches in ``open`` need be asked, unless ``is_busy``: one of the others is not
-    quiet."""
+    quiet. ``timed`` are those for which a value may bring nearer what time alone will change."""
 
-    __slots__ = ("believe", "high", "is_busy", "low", "name", "open", "owner", "source", "spec", "watches")
+    __slots__ = ("believe", "high", "is_busy", "low", "name", "open", "owner", "source", "spec", "timed", "watches")
 
     def __init__(self, owner: KnownDevice, spec: ReadingSpec) -> None:
         super().__init__(owner.heard)
@@ -63,6 +63,7 @@ class ReadingCell(Cell):
         self.name = f"{owner.device.id}:{spec.id}"
         self.watches: list[Watch] = []
         self.open: list[Watch] = []
+        self.timed: list[Watch] = []
         self.low = -math.inf
         self.high = math.inf
         self.is_busy = spec.type == "text"
@@ -71,6 +72,8 @@ class ReadingCell(Cell):
         """Lets a watch look at this cell; with ``band``, only at values outside of it while it is quiet."""
         self.watches.append(watch)
         watch.cells.append(self)
+        if watch.bound.wake is not None:
+            self.timed.append(watch)
         if band is None or max(self.low, band[0]) > min(self.high, band[1]):
             self.open.append(watch)
         else:

@@ -172,7 +172,8 @@ so it fires only when the condition is found to hold still."""
 
 class WatchState(Struct, omit_defaults=True):
     """What is kept of a watch that is not quiet, or waits for a time. ``event`` began it; ``note`` says why a finding
-    opened nothing; ``wake_at`` is when it is looked at though nothing arrives."""
+    opened nothing; ``wake_at`` is when it is looked at though nothing arrives; ``recheck_at`` when what explained its
+    finding away is looked at again."""
 
     rule: str
     key: str
@@ -183,6 +184,7 @@ class WatchState(Struct, omit_defaults=True):
     incident: str | None = None
     note: str = ""
     wake_at: int | None = None
+    recheck_at: int | None = None
 
 
 class Guarded(Protocol):
@@ -209,6 +211,7 @@ class Watch:
         "note",
         "phase",
         "place",
+        "recheck_at",
         "rule",
         "since",
         "test",
@@ -240,6 +243,7 @@ class Watch:
         self.clear_since: int | None = None
         self.incident: str | None = None
         self.note = ""
+        self.recheck_at: int | None = None
 
     @property
     def is_busy(self) -> bool:
@@ -256,7 +260,9 @@ class Watch:
             self.clear_since,
             self.incident,
             self.note,
-            self.wake_at,
+            # As it is put off by now, whether anybody has looked at it lately or not.
+            None if self.wake_at is None else self.due(self.wake_at - 1),
+            self.recheck_at,
         )
 
     def load(self, state: WatchState) -> None:
@@ -266,6 +272,7 @@ class Watch:
         self.clear_since = state.clear_since
         self.incident = state.incident
         self.note = state.note
+        self.recheck_at = state.recheck_at
 
     def _compose(self) -> Callable[[int], Truth]:
         test = self.bound.test
@@ -299,7 +306,7 @@ class Watch:
 
     def due(self, now: int) -> int | None:
         """The next time after ``now`` at which this watch must be looked at though nothing arrives."""
-        times: list[int] = []
+        times: list[int] = [] if self.recheck_at is None else [self.recheck_at]
         if self.phase is Phase.PENDING:
             times.append(self.since + self.hold)
         elif self.phase is Phase.FIRING and self.clear_since is not None:

@@ -77,7 +77,8 @@ class Watches:
 
     def dump(self) -> list[WatchState]:
         """The state of every watch that has one."""
-        return [watch.dump() for watch in self if watch.is_busy or watch.wake_at is not None or watch.note]
+        states = (watch.dump() for watch in self if watch.is_busy or watch.wake_at is not None or watch.note)
+        return [state for state in states if state.phase is not Phase.QUIET or state.wake_at is not None or state.note]
 
     def load(self, states: Iterable[WatchState]) -> Iterator[Watch]:
         """Gives states back to the watches that still are there; yields those that are not quiet."""
@@ -87,7 +88,7 @@ class Watches:
                 continue
             watch.load(state)
             if state.wake_at is not None:
-                self.wake_at(watch, state.wake_at)
+                self._note(watch, state.wake_at)
             if watch.is_busy:
                 for cell in watch.cells:
                     cell.is_busy = True
@@ -99,10 +100,9 @@ class Watches:
         """Notes when the watch must be looked at though nothing arrives."""
         due = watch.due(now)
         if due is not None and (watch.wake_at is None or due < watch.wake_at):
-            self.wake_at(watch, due)
+            self._note(watch, due)
 
-    def wake_at(self, watch: Watch, due: int) -> None:
-        """Notes a time for the watch."""
+    def _note(self, watch: Watch, due: int) -> None:
         watch.wake_at = due
         heapq.heappush(self._heap, (due, watch.rule.id, watch.key))
 
@@ -112,34 +112,40 @@ class Watches:
 
     def pop_due(self, until: int) -> tuple[int, Watch | str] | None:
         """The first thing due up to ``until``, with its time: a watch, or the id of a device whose state ends."""
-        while self._heap and self._heap[0][0] <= until:
-            time, rule, key = heapq.heappop(self._heap)
+        while (due := self._skip_stale()) is not None and due[0] <= until:
+            heapq.heappop(self._heap)
+            time, rule, key = due
             if not rule:
                 return time, key
-            watch = self._by_key.get((rule, key))
-            if watch is not None and watch.wake_at == time:
-                watch.wake_at = None
-                return time, watch
+            watch = self._by_key[rule, key]
+            watch.wake_at = None
+            return time, watch
         return None
 
     def next_due(self) -> int | None:
-        """When something is due next. A device that was heard of since has put its absence deadline off: that needs no
-        tick, only a new time."""
+        """When something is due next."""
+        due = self._skip_stale()
+        return None if due is None else due[0]
+
+    def _skip_stale(self) -> tuple[int, str, str] | None:
+        """The first entry that stands. A watch may have put its time off since it was noted (a device was heard of, a
+        hold lapsed): that needs no tick, only a new note. Whatever brings a time forward notes it at once, so that it
+        makes no difference when, or how often, somebody looks."""
         while self._heap:
-            time, rule, key = self._heap[0]
+            time, rule, key = first = self._heap[0]
             if not rule:
-                return time
+                return first
             watch = self._by_key.get((rule, key))
-            if watch is not None and watch.wake_at == time:
-                due = time if watch.phase is not Phase.QUIET or watch.note else watch.due(time - 1)
-                if due == time:
-                    return time
-                watch.wake_at = None
+            if watch is None or watch.wake_at != time:
                 heapq.heappop(self._heap)
-                if due is not None:
-                    self.wake_at(watch, due)
-            else:
-                heapq.heappop(self._heap)
+                continue
+            due = watch.due(time - 1)
+            if due == time:
+                return first
+            heapq.heappop(self._heap)
+            watch.wake_at = None
+            if due is not None:
+                self._note(watch, due)
         return None
 
 

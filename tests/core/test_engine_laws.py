@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from random import Random
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import json
 
 from gateway.core.engine import Engine
-from gateway.core.model import Blind, Delivery, DeviceState, Event, OperatorAction, Presence, Step, Tick
+from gateway.core.model import Blind, Delivery, Device, DeviceState, Event, OperatorAction, Presence, Step, Tick
+from gateway.core.profile import ReadingSpec
+from gateway.core.state import encode_state
 from gateway.wire import Lane, Status
-from tests.core.worlds import DEVICES, START, Sender, new_engine, restored, with_state
+from tests.core.worlds import DEVICES, START, Sender, new_engine, real_catalog, restored, with_state
 
 S = 1000
 Timed = tuple[int, Event]
@@ -170,3 +174,99 @@ def test_a_clock_ten_years_off_changes_no_other_devices_incidents(skew: int, eve
 def test_the_world_has_every_device_registered() -> None:
     engine = new_engine()
     assert {device.id for device in engine.devices_of("agent-1")} == {device.id for device in DEVICES}
+
+
+# --- replay is live --------------------------------------------------------------------------------------------------
+
+_PROFILES = {profile.id: profile for profile in real_catalog().profiles.values()}
+_WIDE = (
+    Device("agent-1", "edge-agent", "agent-1", "gate"),
+    *(Device(f"{id}-1", id, "agent-1", "b1-u1-101") for id in sorted(_PROFILES) if id != "edge-agent"),
+)
+
+
+def _values(spec: ReadingSpec) -> st.SearchStrategy[float | bool | str]:
+    match spec.type:
+        case "boolean":
+            return st.booleans()
+        case "text":
+            return st.sampled_from(spec.values or ("a", "b"))
+        case _:
+            low, high = spec.low or 0.0, 100.0 if spec.high is None else spec.high
+            return st.sampled_from([low, high, *(low + (high - low) * part for part in (0.01, 0.1, 0.3, 0.6))]).map(
+                lambda value: float(round(value)) if spec.type == "integer" else value
+            )
+
+
+@st.composite
+def wide_days(draw: st.DrawFn) -> list[Timed]:
+    """A few devices of all kinds say what they like, and time passes in steps of all sizes."""
+    chosen = draw(st.lists(st.sampled_from(_WIDE[1:]), min_size=1, max_size=3, unique_by=lambda device: device.id))
+    sender, now = Sender(), START
+    events: list[Timed] = []
+    for _ in range(draw(st.integers(1, 40))):
+        now += draw(st.sampled_from([0, 1, S, 5 * S, 30 * S, 60 * S, 150 * S, 600 * S, 3600 * S, 13 * 3600 * S]))
+        device = draw(st.sampled_from(chosen))
+        profile = _PROFILES[device.profile]
+        match draw(st.integers(0, 9)):
+            case 0:
+                events.append((now, Blind(now - draw(st.sampled_from([60 * S, 36_000 * S])), now)))
+            case 1:
+                online = draw(st.booleans())
+                connection = draw(st.sampled_from(["c1", "c2"]))
+                events.append((now, Presence("agent-1", Status(online=online, connection=connection))))
+            case 2 | 3:
+                events.append((now, Tick()))
+            case 4 if profile.events:
+                event = draw(st.sampled_from(sorted(profile.events)))
+                events.append((now, sender.send(now, signals=[(device.id, event)])))
+            case _ if profile.readings:
+                spec = draw(st.sampled_from(sorted(profile.readings.values(), key=lambda spec: spec.id)))
+                waited = draw(st.sampled_from([0, 0, 0, 10 * S, 90 * S]))
+                readings = {f"{device.id}:{spec.id}": draw(_values(spec))}
+                events.append((now, sender.send(now, readings, waited=waited)))
+            case _:
+                events.append((now, Tick()))
+    return events
+
+
+@given(wide_days(), st.randoms(use_true_random=False), st.integers(0, 40))
+@settings(deadline=None, max_examples=250)
+def test_whoever_looks_for_deadlines_changes_nothing(events: list[Timed], chance: Random, cut: int) -> None:
+    """A replay never asks for deadlines, a gateway does all the time, and a restart may come at any point."""
+    replayed = new_engine(_WIDE)
+    expected = play(replayed, events)
+    live = new_engine(_WIDE)
+    found = []
+    for index, (now, event) in enumerate(events):
+        if chance.random() < 0.5:
+            live.next_deadline()
+        if index == cut:
+            live = restored(live)
+        found.append(json.encode(live.feed(event, now)))
+        if chance.random() < 0.5:
+            live.next_deadline()
+    assert found == expected
+    assert encode_state(live.snapshot()) == encode_state(replayed.snapshot())
+
+
+@given(wide_days())
+@settings(deadline=None, max_examples=100)
+def test_a_deadline_that_is_due_is_told_in_time(events: list[Timed]) -> None:
+    """A tick at each time that the engine asks for finds what one that comes late finds, at the same times."""
+
+    def run(is_asked: bool) -> list[tuple[str, str, str, int, str]]:
+        engine = new_engine(_WIDE)
+        found: list[tuple[str, str, str, int, str]] = []
+        for (now, event), (until, _) in zip(events, [*events[1:], (events[-1][0] + 600 * S, Tick())], strict=True):
+            steps = [engine.feed(event, now)]
+            if is_asked:
+                while (due := engine.next_deadline()) is not None and due < until:
+                    steps.append(engine.feed(Tick(), due))
+                    assert (after := engine.next_deadline()) is None or after > due
+            elif until > now:
+                steps.append(engine.feed(Tick(), until - 1))
+            found += [(t.rule, t.key, t.phase, t.at, t.note) for step in steps for t in step.transitions]
+        return found
+
+    assert run(is_asked=True) == run(is_asked=False)
