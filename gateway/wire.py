@@ -224,6 +224,9 @@ Upward = Message | StatusFrom | ReplyFrom | Quarantine
 
 # --- topics -------------------------------------------------------------------------------------------------------
 
+NOT_AN_EVENT: Final = "not-an-event"
+"""The reason of a bad record that stands for an event which could not be made out: it may have been a press."""
+
 UP: Final = ("alarm", "telemetry", "status", "reply")
 """What a source writes."""
 
@@ -785,15 +788,15 @@ def _read_events_slowly(events: Sequence[Any], bad: list[BadRecord]) -> list[Sig
     for index, event in enumerate(events):
         where = f"events[{index}]"
         if not isinstance(event, dict):
-            bad.append(BadRecord("", "not-an-event", f"{where} is no object; send device, kind and data"))
+            bad.append(BadRecord("", NOT_AN_EVENT, f"{where} is no object; send device, kind and data"))
             continue
         device, kind, data = event.get("device"), event.get("kind"), event.get("data")
         name = f"{_echo(device)}:{_echo(kind)}"
         if not isinstance(device, str) or _ID.fullmatch(device) is None:
-            bad.append(BadRecord(name, "bad-name", f"{where}.device {_echo(device)} is not [a-z0-9-]{{1,48}}"))
+            bad.append(BadRecord(name, NOT_AN_EVENT, f"{where}.device {_echo(device)} is not [a-z0-9-]{{1,48}}"))
             continue
         if not isinstance(kind, str) or _WORD.fullmatch(kind) is None:
-            bad.append(BadRecord(name, "bad-name", f"{where}.kind {_echo(kind)} is not [a-z0-9_-]{{1,48}}"))
+            bad.append(BadRecord(name, NOT_AN_EVENT, f"{where}.kind {_echo(kind)} is not [a-z0-9_-]{{1,48}}"))
             continue
         if data is None:
             data = {}

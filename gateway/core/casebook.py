@@ -124,6 +124,10 @@ class Casebook:
         id = self._open.get((cause, key))
         return None if id is None else self._incidents.get(id)
 
+    def count_open(self, cause: str, start: str) -> int:
+        """How many incidents of the cause, with a key that starts so, can still be joined."""
+        return sum(1 for known, key in self._open if known == cause and key.startswith(start))
+
     def within(self, place: str, kind: str) -> str:
         return self._registry.within(place, kind)
 

@@ -46,7 +46,7 @@ from gateway.core.routing import LATE_MS, Finding, Swallowed, decide
 from gateway.core.rule import BLIND, LATE, Rule, ScopeKind, Status, Turn, Watch, WatchState
 from gateway.core.state import CommunityState, Cursor, Held
 from gateway.core.watches import Watches
-from gateway.wire import Measurement, Message
+from gateway.wire import NOT_AN_EVENT, Measurement, Message
 from gateway.wire import Signal as WireSignal
 
 GRACE_MS: Final = 60_000
@@ -60,6 +60,9 @@ FORMER_LIMIT: Final = 4
 
 HELD_LIMIT: Final = 256
 """Readings of devices not yet registered that are kept, per community."""
+
+UNKNOWN_LIMIT: Final = 8
+"""Unregistered devices of one source that have an incident of their own; what further ones say joins in one."""
 
 REMEMBERED_IDS: Final = 4096
 """Ids of presses from pages and of actions that the engine remembers; the journal's unique index remembers all."""
@@ -229,6 +232,11 @@ class Engine:
         """The community's sources."""
         return [source.source for source in self._registry.sources.values()]
 
+    def orphans_of(self, catalog: Catalog) -> list[Device]:
+        """The devices whose profile that catalog does not have: with them it cannot be exchanged."""
+        devices = (known.device for known in self._registry.devices.values())
+        return [device for device in devices if device.profile not in catalog.profiles]
+
     def has_device(self, device: str) -> bool:
         """Whether a device is registered."""
         return device in self._registry.devices
@@ -269,6 +277,9 @@ class Engine:
             return None
         cursor = source.cursors.get((message.spool, message.lane))
         if cursor is None:
+            if not source.has_room(message.lane):
+                self._draft.answer = "too-many-spools"
+                return None
             cursor = Cursor(message.source, message.spool, message.lane)
         verdict = cursor.admit(message.seq, message.digest, message.floor)
         if verdict != "fresh":
@@ -286,9 +297,14 @@ class Engine:
         own = registry.own_device(registry.sources[id])
         if own is not None:
             self._hear(own, now)
-        for bad in message.bad:
+        is_alarm = message.lane == "alarm"
+        for index, bad in enumerate(message.bad):
             device, _, reading = bad.name.rpartition(":")
             self._reject(id, device, reading, bad.reason, bad.detail)
+            if is_alarm and bad.reason == NOT_AN_EVENT:
+                self._open_unclear(
+                    id, registry.sources[id].source.place, bad.detail, _event_id(message, f"bad{index}"), at
+                )
         for index, signal in enumerate(message.signals):
             self._signal(message, signal, index, at, now)
         cells, quiet, judged = registry.cells, Phase.QUIET, 0
@@ -339,15 +355,17 @@ class Engine:
             if message.lane == "alarm":
                 self._open_unknown(message.source, signal.device, signal.kind, event, at)
             return
+        if signal.kind not in device.events:
+            self._reject(device.source, device.device.id, signal.kind, "unknown-event", signal.kind)
+            if message.lane == "alarm" and not device.is_inactive:
+                self._open_unclear(device.device.id, device.place, f"{signal.kind[:48]} is no event of it", event, at)
+            return
         self._judge_signal(device, signal.kind, signal.data, event, at, now)
 
     def _judge_signal(
         self, device: KnownDevice, kind: str, data: Mapping[str, Scalar], event: str, at: int, now: int
     ) -> None:
-        cell = device.events.get(kind)
-        if cell is None:
-            self._reject(device.source, device.device.id, kind, "unknown-event", kind)
-            return
+        cell = device.events[kind]
         problem = cell.spec.refuse(data)
         if problem is not None:
             self._reject(device.source, device.device.id, f"{kind}.{problem.field}", problem.reason, problem.value)
@@ -407,6 +425,9 @@ class Engine:
         known = self._registry.devices.get(device)
         if known is not None and known.source == message.source:
             self._reject(message.source, device, reading, "unknown-reading", measured.value)
+            if message.lane == "alarm" and measured.value is True and not known.is_inactive:
+                why = f"{reading[:48]} is no reading of it"
+                self._open_unclear(device, known.place, why, _event_id(message, index), at)
             return
         reason = "unknown-device" if known is None else "not-carried"
         self._reject(message.source, device, reading, reason, measured.value)
@@ -420,7 +441,16 @@ class Engine:
         why = f"{what[:48]} from a device that is not registered"
         signal = Signal(event, at, "", (device[:48],), why, is_press=True)
         where = self._registry.sources[source].source.place
-        self._cases.open_or_join("unknown-device", f"{source}/{device[:48]}", where, _UNKNOWN_TITLE, signal)
+        key = f"{source}/{device[:48]}"
+        is_crowded = self._cases.count_open("unknown-device", f"{source}/") >= UNKNOWN_LIMIT
+        if is_crowded and self._cases.open_incident("unknown-device", key) is None:
+            key = source
+        self._cases.open_or_join("unknown-device", key, where, _UNKNOWN_TITLE, signal)
+
+    def _open_unclear(self, key: str, place: str, why: str, event: str, at: int) -> None:
+        """Something came in the alarm lane that nobody understands: it may have been a press."""
+        signal = Signal(event, at, "", (), why[:WHY_LIMIT], is_press=True)
+        self._cases.open_or_join("refused", key, place, _REFUSED_TITLE, signal)
 
     def _refuse(self, refusal: Refusal, now: int) -> CursorMove | None:
         source = self._registry.sources.get(refusal.source)
@@ -434,6 +464,8 @@ class Engine:
             self._cases.open_or_join("refused", refusal.source, source.source.place, _REFUSED_TITLE, signal)
         cursor = source.cursors.get((refusal.spool, refusal.lane))
         if cursor is None:
+            if not source.has_room(refusal.lane):
+                return None
             cursor = source.cursors[refusal.spool, refusal.lane] = Cursor(refusal.source, refusal.spool, refusal.lane)
         if cursor.admit(refusal.seq, 0, 0) == "fresh":
             cursor.take(refusal.seq, refusal.digest, 0)
@@ -565,8 +597,9 @@ class Engine:
 
     def _press(self, press: Press, now: int) -> None:
         device = self._registry.devices.get(press.device)
-        if press.id in self._ids or device is None:
-            self._draft.answer = "unknown-device" if device is None else "repeat"
+        if press.id in self._ids or device is None or press.kind not in device.events:
+            unknown = "unknown-device" if device is None else "unknown-event"
+            self._draft.answer = "repeat" if press.id in self._ids else unknown
             return
         self._fire_deadlines(now - 1)
         self._remember(press.id)
@@ -765,5 +798,5 @@ def _connect(source: KnownSource, connection: str) -> None:
         source.connection = connection
 
 
-def _event_id(message: Message, index: int) -> str:
+def _event_id(message: Message, index: int | str) -> str:
     return f"{message.source}/{message.spool}/{message.lane}/{message.seq}/{index}"

@@ -19,6 +19,10 @@ NAMESPACE: Final = uuid5(NAMESPACE_URL, "https://github.com/smart-community-gate
 PRESS_JOIN_MS: Final = 10 * 60_000
 """A press joins its button's open incident for ten minutes (design 4.7); after that it opens a new, linked one."""
 
+PRESS_LINES: Final = 200
+"""An incident with so many lines takes no more presses in: the next one opens a new, linked one. Every press keeps a
+line of its own, and no incident grows without end under a button that is stuck, or a hand that does not stop."""
+
 SIGNAL_LINES: Final = 50
 """Signals beyond so many are counted and no longer written line by line, except presses, which always are."""
 
@@ -100,7 +104,9 @@ def start(draft: Incident, signal: Signal, now: int) -> Incident:
 
 def is_joinable(incident: Incident, now: int) -> bool:
     """Whether a signal of the same cause and key still belongs to this incident at ``now``."""
-    return incident.joinable and (incident.joinable_until is None or now <= incident.joinable_until)
+    if incident.joinable_until is None:
+        return incident.joinable
+    return incident.joinable and now <= incident.joinable_until and len(incident.timeline) < PRESS_LINES
 
 
 def join(incident: Incident, signal: Signal, level: Level, now: int) -> Incident:

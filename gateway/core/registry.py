@@ -21,6 +21,9 @@ from gateway.core.state import CellState, CommunityState, Cursor, EventCellState
 INACTIVE: Final = frozenset({DeviceState.COMMISSIONING, DeviceState.DRILL, DeviceState.MAINTENANCE})
 """States in which a device shows its signals and opens nothing."""
 
+SPOOLS_LIMIT: Final = 64
+"""Spools of one source's lane, ever: a new one at each start would let cursors, and so repeats, grow without end."""
+
 
 class KnownDevice:
     """A registered device with its cells. ``absence`` are the watches that its silence concerns."""
@@ -110,6 +113,10 @@ class KnownSource:
         self.out_since: int | None = None
         self.hidden: dict[str, None] = {}
         self.outage: str | None = None
+
+    def has_room(self, lane: str) -> bool:
+        """Whether one more spool of this lane is taken in."""
+        return sum(1 for _, known in self.cursors if known == lane) < SPOOLS_LIMIT
 
 
 class Key(Struct, frozen=True):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from msgspec.structs import replace
 
-from gateway.core.incident import PRESS_JOIN_MS
+from gateway.core.engine import UNKNOWN_LIMIT
+from gateway.core.incident import PRESS_JOIN_MS, PRESS_LINES
 from gateway.core.model import (
     Blind,
     Command,
@@ -22,7 +24,8 @@ from gateway.core.model import (
     Step,
     Tick,
 )
-from gateway.wire import Lane, Status
+from gateway.core.registry import SPOOLS_LIMIT
+from gateway.wire import BadRecord, Lane, Status
 from tests.core.worlds import DEVICES, START, Sender, new_engine, restored, with_state
 
 S = 1000
@@ -100,6 +103,59 @@ def test_an_alarm_of_an_unknown_device_opens_at_its_source() -> None:
     assert not step.incidents
 
 
+@pytest.mark.parametrize(
+    ("readings", "signals", "bad", "where"),
+    [
+        ({}, [("sos-1", "prest")], (), "b1-u1-101"),
+        ({"smoke-1:smoek": True}, [], (), "b1-u1-101"),
+        ({}, [], (BadRecord("", "not-an-event", "events[0] is no object"),), "gate"),
+    ],
+    ids=["an event that its profile has not", "a reading that its profile has not", "an event that cannot be made out"],
+)
+def test_an_alarm_that_nobody_understands_is_somebodys_case(
+    readings: dict[str, float], signals: list[tuple[str, str]], bad: tuple[BadRecord, ...], where: str
+) -> None:
+    def send(lane: Lane) -> Step:
+        engine, sender = new_engine(), Sender()
+        delivery = sender.send(START, readings, signals, lane)
+        return engine.feed(replace(delivery, message=replace(delivery.message, bad=bad)), START)
+
+    step = send(Lane.ALARM)
+    [incident] = opened(step)
+    assert (incident.cause, incident.place, incident.level) == ("refused", where, "critical")
+    assert len(step.rejected) == 1
+    assert not send(Lane.TELEMETRY).incidents
+
+
+def test_a_source_that_invents_devices_opens_a_few_incidents_and_loses_no_press() -> None:
+    engine, sender = new_engine(), Sender()
+    steps = [engine.feed(sender.send(START, signals=[(f"made-up-{n}", "pressed")]), START) for n in range(30)]
+    incidents = {incident.id: incident for step in steps for incident in step.incidents}
+    assert len(incidents) == UNKNOWN_LIMIT + 1
+    lines = [line.event for incident in incidents.values() for line in incident.timeline if line.event]
+    assert sorted(lines) == sorted(f"agent-1/spool1/alarm/{n}/0" for n in range(1, 31))
+
+
+def test_a_stuck_button_fills_one_incident_after_the_other_and_loses_no_press() -> None:
+    engine, sender = new_engine(), Sender()
+    count = PRESS_LINES + 20
+    steps = [engine.feed(sender.send(START + n, signals=[("sos-1", "pressed")]), START + n) for n in range(count)]
+    incidents = {incident.id: incident for step in steps for incident in step.incidents}
+    assert [len(incident.timeline) for incident in incidents.values()] == [PRESS_LINES, 20]
+    assert len({line.event for incident in incidents.values() for line in incident.timeline}) == count
+
+
+def test_a_source_that_makes_a_new_spool_each_time_is_refused_in_the_end() -> None:
+    engine = new_engine()
+    presses = [Sender(spool=f"spool-{n}").send(START, signals=[("sos-1", "pressed")]) for n in range(SPOOLS_LIMIT + 1)]
+    answers = [engine.feed(press, START).answer for press in presses]
+    assert answers == [""] * SPOOLS_LIMIT + ["too-many-spools"]
+    refused = engine.feed(Refusal("agent-1", f"spool-{SPOOLS_LIMIT}", "alarm", 1, "too-many-spools"), START)
+    assert [incident.cause for incident in opened(refused)] == ["refused"]
+    assert refused.cursor is None
+    assert engine.feed(presses[0], START).answer == "repeat"
+
+
 def test_smoke_that_persists_opens_once_and_speaks() -> None:
     engine, sender = new_engine(), Sender()
     at = START
@@ -150,16 +206,12 @@ def test_a_repeat_changes_nothing_and_another_content_is_a_conflict() -> None:
     assert not again.incidents
     sender.seq[Lane.ALARM] = 0
     other = sender.send(START + 2 * S, signals=[("sos-2", "pressed")])
-    from msgspec.structs import replace
-
     changed = replace(other, message=replace(other.message, digest=999))
     assert engine.feed(changed, START + 2 * S).answer == "conflict"
     assert engine.snapshot().incidents == before.incidents
 
 
 def test_a_gap_is_a_counted_loss_once_the_source_lets_it_go() -> None:
-    from msgspec.structs import replace
-
     engine, sender = new_engine(), Sender()
     engine.feed(sender.send(START, signals=[("sos-1", "pressed")]), START)
     sender.seq[Lane.ALARM] = 4
@@ -268,6 +320,12 @@ def test_a_press_from_a_page_takes_the_same_way_and_counts_once() -> None:
     again = engine.feed(Press("page-1", "sos-1"), START + S)
     assert again.answer == "repeat"
     assert not again.incidents
+
+
+def test_a_press_of_a_kind_that_the_device_has_not_is_told_so() -> None:
+    engine = new_engine()
+    assert engine.feed(Press("page-1", "sos-1", "prest"), START) == Step(answer="unknown-event")
+    assert engine.feed(Press("page-1", "sos-1"), START).answer == "done"
 
 
 def test_an_override_is_a_ceiling_and_shadow_to_active_opens_what_fires() -> None:
