@@ -182,6 +182,10 @@ async def serve(settings: Settings, *, stats: bool = False, stop: asyncio.Event 
         for task in done:
             if task is not stopping:
                 task.result()
+        if pipeline.has_lost_all:
+            raise GatewayError(
+                "replaced", "it holds no community any more", "the ledger", "see the log; run one gateway on one ledger"
+            )
 
 
 async def _tell_stats(pipeline: Pipeline, ledger: Ledger) -> None:

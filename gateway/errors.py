@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from msgspec import Struct
-
 
 class GatewayError(Exception):
     """Something that a person can mend."""
@@ -14,12 +12,3 @@ class GatewayError(Exception):
         self.message = message
         self.where = where
         self.mend = mend
-
-
-class Problem(Struct, frozen=True):
-    """One fault of a file: ``where`` is ``file:line``."""
-
-    where: str
-    what: str
-    mend: str
-    code: str

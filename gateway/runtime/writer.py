@@ -40,6 +40,7 @@ class Writer:
     """Feeds one community's engine and gathers the entries that wait for the commit."""
 
     def __init__(self, claim: Claim, engine: Engine, rows_since_checkpoint: int) -> None:
+        self.registered = claim.community
         self.community = claim.community.id
         self.engine = engine
         self.epoch = claim.epoch
@@ -53,6 +54,7 @@ class Writer:
         step = self.engine.feed(delivery, now)
         if step.cursor is None:
             return step, None
+        now = self.engine.now  # It never decreases; the row keeps the time at which it was really judged.
         message = delivery.message
         self.head += 1
         event_id = None
@@ -86,6 +88,7 @@ class Writer:
 
     def _enter(self, kind: str, body: bytes, now: int, step: Step, event_id: str | None) -> Entry:
         self.head += 1
+        now = self.engine.now
         return Entry(self.community, self.head, now, kind, self._catalog_hash, body, event_id=event_id, step=step)
 
     def checkpoint(self, now: int, *, force: bool = False) -> Checkpoint | None:

@@ -6,7 +6,7 @@ import asyncio
 import time
 
 from gateway import assembly
-from gateway.runtime.pipeline import Pipeline, Work
+from gateway.runtime.pipeline import NotFed, Pipeline, Work
 from gateway.settings import read_settings
 
 
@@ -20,7 +20,7 @@ async def _drain(count: int) -> dict[str, float]:
     seen = {"first": 0.0, "last": 0.0, "messages": 0.0, "judged": 0.0, "batches": 0.0}
     feed, settle = Pipeline._feed, Pipeline._settle
 
-    def feed_watched(self: Pipeline, items: object) -> Work:
+    def feed_watched(self: Pipeline, items: object) -> Work | NotFed:
         if not seen["first"] and items and items[0].arrived is not None:  # type: ignore[index]
             seen["first"] = time.perf_counter()
         return feed(self, items)  # type: ignore[arg-type]
