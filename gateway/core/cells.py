@@ -5,6 +5,7 @@ A cell takes values in order of time. A window keeps at most `WINDOW_POINTS` poi
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
@@ -43,8 +44,9 @@ class Window:
         self.span = span
         self.points: deque[tuple[int, float]] = deque()
 
-    def see(self, at: int, value: object, before: object) -> None:
-        """Takes a sample in, and the one before it (None: there was none)."""
+    def see(self, at: int, value: object, before: object) -> bool:
+        """Takes a sample in, and the one before it (None: there was none). Whether the values that changes count from
+        reach further than they did."""
         raise NotImplementedError
 
     def restart(self) -> None:
@@ -64,9 +66,10 @@ class ChangeWindow(Window):
     amounts. ``newest`` is the newest value, or the amount accumulated so far; ``base`` the one at the window's start.
 
     ``base_at``, ``next_at`` and ``point_at`` are the times of the first, second and last point: what is asked of every
-    reading stands in the window itself, because looking into the points costs more than all the arithmetic."""
+    reading stands in the window itself, because looking into the points costs more than all the arithmetic. No point
+    lies outside of ``lowest`` to ``highest``."""
 
-    __slots__ = ("base", "base_at", "how", "last", "newest", "next_at", "point_at", "step")
+    __slots__ = ("base", "base_at", "highest", "how", "last", "lowest", "newest", "next_at", "point_at", "step")
 
     def __init__(self, span: int, how: str) -> None:
         super().__init__(span)
@@ -74,11 +77,13 @@ class ChangeWindow(Window):
         self.step = span // WINDOW_POINTS
         self.newest = 0.0
         self.last: float | None = None
+        self.lowest = math.inf
+        self.highest = -math.inf
         self._mark()
 
-    def see(self, at: int, value: object, before: object) -> None:
+    def see(self, at: int, value: object, before: object) -> bool:
         if value.__class__ is not float:
-            return
+            return False
         if self.how == "rate":
             self.newest = value
         elif self.how == "amount":
@@ -91,6 +96,15 @@ class ChangeWindow(Window):
         if at - self.point_at >= self.step:
             self.points.append((at, self.newest))
             self.prune(at)
+            if self.how == "rate" and not self.lowest <= value <= self.highest:
+                self.lowest, self.highest = min(self.lowest, value), max(self.highest, value)
+                return True
+        return False
+
+    def measure(self) -> None:
+        """Finds again between which values the points lie."""
+        self.lowest = min((value for _, value in self.points), default=math.inf)
+        self.highest = max((value for _, value in self.points), default=-math.inf)
 
     def prune(self, now: int) -> None:
         """Lets go of all points at or before the window's start but the last of them, from which changes count."""
@@ -108,6 +122,7 @@ class ChangeWindow(Window):
     def restart(self) -> None:
         self.points.clear()
         self._mark()
+        self.measure()
 
     def dump(self) -> list[object]:
         return [*super().dump(), self.newest, self.last]
@@ -117,6 +132,7 @@ class ChangeWindow(Window):
         self.newest = float(data[1])  # type: ignore[arg-type]
         self.last = None if data[2] is None else float(data[2])  # type: ignore[arg-type]
         self._mark()
+        self.measure()
 
 
 class CountWindow(Window):
@@ -129,15 +145,16 @@ class CountWindow(Window):
         self.limit = limit
         self.passes = passes
 
-    def see(self, at: int, value: object, before: object) -> None:
+    def see(self, at: int, value: object, before: object) -> bool:
         if isinstance(value, Mapping):
             if self.passes is not None and not self.passes(value):
-                return
+                return False
         elif value is not True or before is True:
-            return
+            return False
         self.points.append((at, 1.0))
         if len(self.points) > self.limit:
             self.points.popleft()
+        return False
 
     def has_count(self, now: int) -> bool:
         """Whether ``limit`` of them lie in the window."""
@@ -153,10 +170,11 @@ class HeldWindow(Window):
         super().__init__(span)
         self.passes = passes
 
-    def see(self, at: int, value: object, before: object) -> None:
+    def see(self, at: int, value: object, before: object) -> bool:
         if self.passes(value) or (before is not None and self.passes(before)):
             self.points.clear()
             self.points.append((at, 1.0))
+        return False
 
     def until(self) -> int | None:
         """The moment; None when it never held."""
@@ -164,12 +182,16 @@ class HeldWindow(Window):
 
 
 class Cell:
-    """The last believed value of one reading of one device, with the windows that conditions keep on it."""
+    """The last believed value of one reading of one device, with the windows that conditions keep on it.
 
-    __slots__ = ("at", "heard", "prev", "value", "windows")
+    Values from ``low`` to ``high`` are of no interest to most; ``low`` is infinite where that must be found again."""
+
+    __slots__ = ("at", "heard", "high", "low", "prev", "value", "windows")
 
     def __init__(self, heard: Heard) -> None:
         self.heard = heard
+        self.low = math.inf
+        self.high = math.inf
         self.at = 0
         self.value: Value | None = None
         self.prev: Value | None = None
@@ -183,7 +205,8 @@ class Cell:
             for window in self.windows.values():
                 if is_gap:
                     window.restart()
-                window.see(at, value, before)
+                if window.see(at, value, before):
+                    self.low = math.inf
         self.prev = self.value
         self.value = value
         self.at = at

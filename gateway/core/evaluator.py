@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Final
 
 from msgspec import Struct
 
@@ -36,8 +37,24 @@ Truth = bool | None
 Test = Callable[[int], Truth]
 
 
-Band = tuple[float, float]
-ANY_VALUE: Band = (-math.inf, math.inf)
+class Moving(Struct, frozen=True):
+    """A limit that goes with the values from which a window counts changes: not more than ``rise`` above the lowest of
+    them, not more than ``fall`` (a negative number) below the highest."""
+
+    window: str
+    rise: float = math.inf
+    fall: float = -math.inf
+
+
+class Band(Struct, frozen=True):
+    """Values of a reading, from ``low`` to ``high`` and within what moves."""
+
+    low: float = -math.inf
+    high: float = math.inf
+    moving: tuple[Moving, ...] = ()
+
+
+ANY_VALUE: Final = Band()
 
 
 class BoundLeaf(Struct, frozen=True):
@@ -94,20 +111,30 @@ def find_quiet_band(condition: Condition, name: str, scope: Scope) -> Band | Non
     before: a rule that is quiet need not be asked about them. None where no such band can be told.
 
     Leaves on other readings and on attributes do not change by this value, so they stand aside; what time alone can
-    make true (windows, silence, events) has no band."""
+    make true (silence, events, amounts) has no band."""
     match condition:
         case Reads(read, tests, None):
             return _band_of(tests, scope) if read == name else ANY_VALUE
+        case Rate(read, within, test) if read == name:
+            limit = _resolve_number(test.args[0], scope, None)
+            window = _name_window("rate", within)
+            if limit is None:
+                return ANY_VALUE
+            # A rise of less than nothing is one that a value within the window may have made already.
+            if (limit < 0) is (test.op == "above"):
+                return None
+            return Band(moving=(Moving(window, rise=limit) if test.op == "above" else Moving(window, fall=limit),))
         case Has():
             return ANY_VALUE
         case Any(parts):
-            low, high = ANY_VALUE
+            all_of = ANY_VALUE
             for part in parts:
                 band = find_quiet_band(part, name, scope)
                 if band is None:
                     return None
-                low, high = max(low, band[0]), min(high, band[1])
-            return (low, high) if low <= high else None
+                moving = all_of.moving + band.moving
+                all_of = Band(max(all_of.low, band.low), min(all_of.high, band.high), moving)
+            return all_of if all_of.low <= all_of.high else None
         case All(parts):
             bands = [find_quiet_band(part, name, scope) for part in parts]
             narrow = [band for band in bands if band is not None and band != ANY_VALUE]
@@ -121,14 +148,14 @@ def _band_of(tests: Sequence[Compare], scope: Scope) -> Band | None:
         match test.op, test.args:
             case "above", (low,):
                 limit = _resolve_number(low, scope, None)
-                return None if limit is None else (-math.inf, limit)
+                return None if limit is None else Band(high=limit)
             case "below", (high,):
                 limit = _resolve_number(high, scope, None)
-                return None if limit is None else (limit, math.inf)
+                return None if limit is None else Band(low=limit)
             case "is", (True,):
-                return 0.0, 0.0
+                return Band(0.0, 0.0)
             case "is", (False,):
-                return 1.0, 1.0
+                return Band(1.0, 1.0)
     return None
 
 
@@ -393,7 +420,7 @@ def _bind_count(leaf: Count, cell: Cell | EventCell, scope: Scope) -> Single:
 def _bind_change(leaf: Rate | Sum, cell: Cell, scope: Scope) -> Single:
     heard, span = cell.heard, leaf.within
     how = "rate" if isinstance(leaf, Rate) else scope.accumulates(cell)
-    known = cell.windows.get(name := f"{how}:{span}")
+    known = cell.windows.get(name := _name_window(how, span))
     window = known if isinstance(known, ChangeWindow) else ChangeWindow(span, how)
     cell.windows[name] = window
     step = window.step
@@ -432,6 +459,10 @@ def _bind_change(leaf: Rate | Sum, cell: Cell, scope: Scope) -> Single:
         return f"{window.newest - window.points[0][1]:g}" + ("" if is_covered else " (window not covered yet)")
 
     return heard.id, above if leaf.test.op == "above" else below, look, None
+
+
+def _name_window(how: str, span: int) -> str:
+    return f"{how}:{span}"
 
 
 def _held(windows: dict[str, Window], name: str, span: int, passes: Callable[[object], bool]) -> HeldWindow:

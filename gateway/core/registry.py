@@ -9,7 +9,7 @@ from typing import Final
 from msgspec import Struct
 from msgspec.structs import replace
 
-from gateway.core.cells import Cell, EventCell, Heard, Scope, Window
+from gateway.core.cells import Cell, ChangeWindow, EventCell, Heard, Scope, Window
 from gateway.core.condition import is_answerable
 from gateway.core.district import DistrictError, PlaceTree
 from gateway.core.evaluator import Band
@@ -53,9 +53,10 @@ class ReadingCell(Cell):
     """A cell of one reading, with the check of its values and the watches that look at it.
 
     From ``low`` to ``high`` only the watches in ``open`` need be asked, unless ``is_busy``: one of the others is not
-    quiet. ``timed`` are those for which a value may bring nearer what time alone will change."""
+    quiet. The others' bands are ``still`` (low, high), or go with the values of a window (``moving``). ``timed`` are
+    those for which a value may bring nearer what time alone will change."""
 
-    __slots__ = ("believe", "high", "is_busy", "low", "name", "open", "owner", "source", "spec", "timed", "watches")
+    __slots__ = ("believe", "is_busy", "moving", "name", "open", "owner", "source", "spec", "still", "timed", "watches")
 
     def __init__(self, owner: KnownDevice, spec: ReadingSpec) -> None:
         super().__init__(owner.heard)
@@ -67,8 +68,8 @@ class ReadingCell(Cell):
         self.watches: list[Watch] = []
         self.open: list[Watch] = []
         self.timed: list[Watch] = []
-        self.low = -math.inf
-        self.high = math.inf
+        self.still = (-math.inf, math.inf)
+        self.moving: list[tuple[ChangeWindow, float, float]] = []
         self.is_busy = spec.type == "text"
 
     def add(self, watch: Watch, band: Band | None) -> None:
@@ -77,14 +78,23 @@ class ReadingCell(Cell):
         watch.cells.append(self)
         if watch.bound.wake is not None:
             self.timed.append(watch)
-        if band is None or max(self.low, band[0]) > min(self.high, band[1]):
+        if band is None or (low := max(self.still[0], band.low)) > (high := min(self.still[1], band.high)):
             self.open.append(watch)
-        else:
-            self.low, self.high = max(self.low, band[0]), min(self.high, band[1])
+            return
+        self.still = low, high
+        for moving in band.moving:
+            window = self.windows[moving.window]
+            if isinstance(window, ChangeWindow):
+                self.moving.append((window, moving.rise, moving.fall))
 
     def settle(self) -> None:
-        """After all watches were asked: whether they must all be asked again."""
+        """After all watches were asked: whether, and for which values, they must all be asked again."""
         self.is_busy = self.spec.type == "text" or any(watch.is_busy for watch in self.watches)
+        low, high = self.still
+        for window, rise, fall in self.moving:
+            window.measure()
+            low, high = max(low, window.highest + fall), min(high, window.lowest + rise)
+        self.low, self.high = low, high
 
 
 class SignalCell(EventCell):

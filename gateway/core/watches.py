@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterable, Iterator
 
+from gateway.core.cells import FAR
 from gateway.core.condition import Condition, Has, iter_leaves
 from gateway.core.evaluator import bind, find_quiet_band
 from gateway.core.model import Phase
@@ -112,7 +113,7 @@ class Watches:
 
     def pop_due(self, until: int) -> tuple[int, Watch | str] | None:
         """The first thing due up to ``until``, with its time: a watch, or the id of a device whose state ends."""
-        while (due := self._skip_stale()) is not None and due[0] <= until:
+        while (due := self._skip_stale(until)) is not None:
             heapq.heappop(self._heap)
             time, rule, key = due
             if not rule:
@@ -124,14 +125,18 @@ class Watches:
 
     def next_due(self) -> int | None:
         """When something is due next."""
-        due = self._skip_stale()
+        due = self._skip_stale(FAR)
         return None if due is None else due[0]
 
-    def _skip_stale(self) -> tuple[int, str, str] | None:
-        """The first entry that stands. A watch may have put its time off since it was noted (a device was heard of, a
-        hold lapsed): that needs no tick, only a new note. Whatever brings a time forward notes it at once, so that it
-        makes no difference when, or how often, somebody looks."""
-        while self._heap:
+    def has_due(self, until: int) -> bool:
+        """Whether anything is due up to ``until``."""
+        return self._skip_stale(until) is not None
+
+    def _skip_stale(self, until: int) -> tuple[int, str, str] | None:
+        """The first entry up to ``until`` that stands. A watch may have put its time off since it was noted (a device
+        was heard of, a hold lapsed): that needs no tick, only a new note. Whatever brings a time forward notes it at
+        once, so that it makes no difference when, or how often, somebody looks."""
+        while self._heap and self._heap[0][0] <= until:
             time, rule, key = first = self._heap[0]
             if not rule:
                 return first

@@ -370,7 +370,7 @@ class Pipeline:
         self._next_tick = steady + self._tick_s
         is_all = sum(one.session != 0 for one in arrived) < self._limit
         until = now if is_all else min(now, arrived[-1].received_at)
-        return [Item(w.community, event=Tick(), at=until) for w in self._writers.values() if _is_due(w, until)]
+        return [Item(w.community, event=Tick(), at=until) for w in self._writers.values() if w.engine.is_due(until)]
 
     def _watch_clock(self, now: int) -> None:
         offset = now - round(read_steady() * self._clock.speed)
@@ -582,7 +582,7 @@ class Pipeline:
         now = item.at if item.at is not None else self._clock()
         if item.arrived is not None:
             now = item.arrived.received_at
-        if isinstance(event, Tick) and not _is_due(writer, now):
+        if isinstance(event, Tick) and not writer.engine.is_due(now):
             return  # What arrived has put it off, or was judged so late that it has fired already.
         step, entry = writer.feed(event, now, item.event_id)
         work.touched[writer.community] = writer
@@ -760,11 +760,6 @@ class Pipeline:
 def _answer(item: Item, text: str) -> None:
     if item.waiter is not None and not item.waiter.done():
         item.waiter.set_result(text)
-
-
-def _is_due(writer: Writer, now: int) -> bool:
-    due = writer.engine.next_deadline()
-    return due is not None and due <= now
 
 
 def _communities_of(items: Iterable[Item]) -> set[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from random import Random
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import json
@@ -11,6 +12,7 @@ from msgspec import json
 from gateway.core.engine import Engine
 from gateway.core.model import Blind, Delivery, Device, DeviceState, Event, OperatorAction, Presence, Step, Tick
 from gateway.core.profile import ReadingSpec
+from gateway.core.registry import ReadingCell
 from gateway.core.state import encode_state
 from gateway.wire import Lane, Status
 from tests.core.worlds import DEVICES, START, Sender, new_engine, real_catalog, restored, with_state
@@ -260,13 +262,43 @@ def test_a_deadline_that_is_due_is_told_in_time(events: list[Timed]) -> None:
         found: list[tuple[str, str, str, int, str]] = []
         for (now, event), (until, _) in zip(events, [*events[1:], (events[-1][0] + 600 * S, Tick())], strict=True):
             steps = [engine.feed(event, now)]
+            last = max(now, until - 1)
             if is_asked:
-                while (due := engine.next_deadline()) is not None and due < until:
+                while (due := engine.next_deadline()) is not None and due <= last:
                     steps.append(engine.feed(Tick(), due))
                     assert (after := engine.next_deadline()) is None or after > due
-            elif until > now:
-                steps.append(engine.feed(Tick(), until - 1))
+            else:
+                steps.append(engine.feed(Tick(), last))
             found += [(t.rule, t.key, t.phase, t.at, t.note) for step in steps for t in step.transitions]
         return found
 
     assert run(is_asked=True) == run(is_asked=False)
+
+
+# --- quiet bands -----------------------------------------------------------------------------------------------------
+
+
+def all_asked(events: list[Timed], devices: tuple[Device, ...]) -> list[bytes]:
+    """As `play`, but with every rule asked of every value."""
+    with pytest.MonkeyPatch.context() as patch:
+        add = ReadingCell.add
+        patch.setattr(ReadingCell, "add", lambda self, watch, band: add(self, watch, None))
+        return play(new_engine(devices), events)
+
+
+@given(wide_days())
+@settings(deadline=None, max_examples=100)
+def test_what_quiet_rules_are_not_asked_would_have_changed_nothing(events: list[Timed]) -> None:
+    assert play(new_engine(_WIDE), events) == all_asked(events, _WIDE)
+
+
+@given(st.lists(st.tuples(st.sampled_from([1, 30, 61, 300, 1200, 4000]), st.floats(-12, 12)), min_size=1, max_size=60))
+@settings(deadline=None, max_examples=150)
+def test_no_rise_and_no_fall_is_missed(walk: list[tuple[int, float]]) -> None:
+    sender, now, value = Sender(), START, 20.0
+    events: list[Timed] = []
+    for pause, step in walk:
+        now, value = now + pause * S, max(-39.0, min(79.0, value + step))
+        events.append((now, sender.send(now, {"room-1:temperature": value}, lane=Lane.TELEMETRY)))
+        events.append((now, Tick()))
+    assert play(new_engine(), events) == all_asked(events, DEVICES)
