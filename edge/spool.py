@@ -402,9 +402,11 @@ class Spool:
             return seqs
         db.executemany(
             "INSERT INTO loose (taken_at, ran_at, readings, is_single, oldest, crc, body) VALUES (?, ?, ?, ?, ?, ?, ?)",
-            [(d.taken_at, ran_at, d.readings, d.is_single, d.oldest, checksum(d.taken_at, d.body), d.body)
-             for d in telemetry],
-        )  # fmt: skip
+            [
+                (d.taken_at, ran_at, d.readings, d.is_single, d.oldest, checksum(d.taken_at, d.body), d.body)
+                for d in telemetry
+            ],
+        )
         if self._is_pack_due(db, ran_at):
             self._close_packs(db, ran_at)
         return seqs
@@ -523,8 +525,7 @@ class Spool:
         found = [self._read(lane, row) for row in rows]
         for row, stored in zip(rows, found, strict=True):
             if stored is None:
-                log.error("message %d of lane %s in the spool %s is no longer legible; it is put aside",
-                          row[0], lane, self.path)  # fmt: skip
+                log.error("message %d of %s in the spool %s is not legible; it is put aside", row[0], lane, self.path)
                 self._put_aside(lane, row[0])
         return [stored for stored in found if stored is not None]
 
