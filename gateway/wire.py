@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from typing import Annotated, Any, Final, NoReturn, TypeGuard, TypeVar
@@ -257,7 +258,7 @@ def parse_topic(topic: str) -> Topic | None:
         match = _TOPIC.fullmatch(topic)
         if match is None:
             return None
-        found = Topic(*match.groups())
+        found = Topic(*map(sys.intern, match.groups()))
         if len(_topics) >= _CACHE_LIMIT:
             _topics.clear()
         _topics[topic] = found
@@ -282,6 +283,14 @@ class _Record(Struct, gc=False, forbid_unknown_fields=True):
     vb: bool | None = None
     vs: _Text | None = None
     t: float = 0.0
+
+
+class _PlainRecord(Struct, gc=False, forbid_unknown_fields=True, kw_only=True):
+    """A SenML record of a number taken now, with nothing but its name and unit: what nearly all records are."""
+
+    n: str
+    u: _Unit | None = None
+    v: float
 
 
 _ABSENT: Final = Raw(b"")
@@ -315,7 +324,8 @@ class _Names(dict[str, str]):
         if _NAME.fullmatch(whole) is None:
             raise _Odd
         _known.count += 1
-        self[name] = whole
+        # Interned, as the registry's names are: what is the same object need not be compared.
+        whole = self[name] = sys.intern(whole)
         return whole
 
 
@@ -348,6 +358,7 @@ _devices: Final[set[str]] = set()
 _kinds: Final[set[str]] = set()
 _envelopes: Final = msgspec.json.Decoder(_Envelope)
 _packs: Final = msgspec.json.Decoder(list[_Record])
+_plain_packs: Final = msgspec.json.Decoder(list[_PlainRecord])
 _signals: Final = msgspec.json.Decoder(tuple[Signal, ...])
 
 
@@ -440,6 +451,18 @@ def _read_events(raw: bytes) -> tuple[Signal, ...]:
 
 def _read_pack(raw: bytes) -> list[Measurement]:
     """Resolves a pack as RFC 8428 section 4.6 says; times stay relative to ``taken_at``."""
+    try:
+        plain = _plain_packs.decode(raw)
+    except msgspec.ValidationError:
+        return _resolve_pack(raw)
+    if len(raw) > _ENTRY_MOST * (len(plain) + 1) or len(plain) > ENTRIES_LIMIT:
+        raise _Odd
+    names = _known[""]
+    return [Measurement(names[record.n], record.v, record.u) for record in plain]
+
+
+def _resolve_pack(raw: bytes) -> list[Measurement]:
+    """The same, for records that use more of RFC 8428."""
     records = _packs.decode(raw)
     if len(raw) > _ENTRY_MOST * (len(records) + 1) or len(records) > ENTRIES_LIMIT:
         raise _Odd

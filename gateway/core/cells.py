@@ -69,11 +69,24 @@ class ChangeWindow(Window):
     reading stands in the window itself, because looking into the points costs more than all the arithmetic. No point
     lies outside of ``lowest`` to ``highest``."""
 
-    __slots__ = ("base", "base_at", "highest", "how", "last", "lowest", "newest", "next_at", "point_at", "step")
+    __slots__ = (
+        "base",
+        "base_at",
+        "highest",
+        "how",
+        "is_rate",
+        "last",
+        "lowest",
+        "newest",
+        "next_at",
+        "point_at",
+        "step",
+    )
 
     def __init__(self, span: int, how: str) -> None:
         super().__init__(span)
         self.how = how
+        self.is_rate = how == "rate"
         self.step = span // WINDOW_POINTS
         self.newest = 0.0
         self.last: float | None = None
@@ -84,7 +97,8 @@ class ChangeWindow(Window):
     def see(self, at: int, value: object, before: object) -> bool:
         if value.__class__ is not float:
             return False
-        if self.how == "rate":
+        is_rate = self.is_rate
+        if is_rate:
             self.newest = value
         elif self.how == "amount":
             self.newest += value
@@ -93,12 +107,13 @@ class ChangeWindow(Window):
                 # A meter that was exchanged or reset starts again below: its drop is no amount.
                 self.newest += max(0.0, value - self.last)
             self.last = value
-        if at - self.point_at >= self.step:
-            self.points.append((at, self.newest))
-            self.prune(at)
-            if self.how == "rate" and not self.lowest <= value <= self.highest:
-                self.lowest, self.highest = min(self.lowest, value), max(self.highest, value)
-                return True
+        if at - self.point_at < self.step:
+            return False
+        self.points.append((at, self.newest))
+        self.prune(at)
+        if is_rate and not self.lowest <= value <= self.highest:
+            self.lowest, self.highest = min(self.lowest, value), max(self.highest, value)
+            return True
         return False
 
     def measure(self) -> None:
@@ -186,7 +201,7 @@ class Cell:
 
     Values from ``low`` to ``high`` are of no interest to most; ``low`` is infinite where that must be found again."""
 
-    __slots__ = ("at", "heard", "high", "low", "prev", "value", "windows")
+    __slots__ = ("_all", "at", "heard", "high", "low", "prev", "value", "windows")
 
     def __init__(self, heard: Heard) -> None:
         self.heard = heard
@@ -196,13 +211,24 @@ class Cell:
         self.value: Value | None = None
         self.prev: Value | None = None
         self.windows: dict[str, Window] = {}
+        self._all: tuple[Window, ...] = ()
+
+    def keep(self, name: str, window: Window) -> None:
+        """Shows every value to this window from now on."""
+        self.windows[name] = window
+        self._all = tuple(self.windows.values())
+
+    def take_windows(self) -> dict[str, Window]:
+        """Takes all windows off."""
+        windows, self.windows, self._all = self.windows, {}, ()
+        return windows
 
     def put(self, at: int, value: Value) -> None:
         """Takes a believed value in, not older than the last one."""
-        if self.windows:
+        if self._all:
             before, heartbeat = self.value, self.heard.heartbeat
-            is_gap = before is not None and heartbeat is not None and at - self.at > heartbeat
-            for window in self.windows.values():
+            is_gap = heartbeat is not None and at - self.at > heartbeat and before is not None
+            for window in self._all:
                 if is_gap:
                     window.restart()
                 if window.see(at, value, before):
@@ -222,6 +248,15 @@ class EventCell:
         self.at = 0
         self.data: Mapping[str, Scalar] | None = None
         self.windows: dict[str, Window] = {}
+
+    def keep(self, name: str, window: Window) -> None:
+        """Shows every event to this window from now on."""
+        self.windows[name] = window
+
+    def take_windows(self) -> dict[str, Window]:
+        """Takes all windows off."""
+        windows, self.windows = self.windows, {}
+        return windows
 
     def put(self, at: int, data: Mapping[str, Scalar]) -> None:
         """Takes an event in; until `forget` it is "this very event"."""

@@ -39,6 +39,7 @@ from gateway.core.model import (
     Step,
     Tick,
     Transition,
+    Value,
 )
 from gateway.core.profile import Disbelief
 from gateway.core.registry import INACTIVE, KnownDevice, KnownSource, Registry, SignalCell
@@ -317,15 +318,22 @@ class Engine:
             if cell is None or cell.source != id:
                 self._meet_unknown(message, measured, index, at, now)
                 continue
-            value = cell.believe(measured.value, measured.unit)
-            if isinstance(value, Disbelief):
-                self._reject(id, cell.owner.device.id, cell.spec.id, value.reason, measured.value)
-                continue
+            value: Value | Disbelief = measured.value
+            unit = measured.unit
+            if (
+                value.__class__ is not float
+                or (unit is not None and unit != cell.unit)
+                or not cell.believed_low <= value <= cell.believed_high
+            ):
+                value = cell.believe(measured.value, unit)
+                if value.__class__ is Disbelief:
+                    self._reject(id, cell.owner.device.id, cell.spec.id, value.reason, measured.value)
+                    continue
             judged += 1
             when = at + measured.offset
             if when < cell.at:
                 continue  # older than what is known: it changes no state
-            cell.put(when, value)
+            cell.put(when, value)  # type: ignore[arg-type]
             heard = cell.heard
             if when > heard.at:
                 heard.at = when

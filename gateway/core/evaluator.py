@@ -12,7 +12,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from gateway.core.cells import NEVER, Cell, ChangeWindow, CountWindow, EventCell, Heard, HeldWindow, Scope, Window
+from gateway.core.cells import NEVER, Cell, ChangeWindow, CountWindow, EventCell, Heard, HeldWindow, Scope
 from gateway.core.condition import (
     All,
     Any,
@@ -290,7 +290,7 @@ def _bind_reads(leaf: Reads, cell: Cell, scope: Scope) -> Single:
         return "nothing yet" if cell.value is None else f"{show(cell.value)} at {cell.at}"
 
     if leaf.within is not None:
-        span, window = leaf.within, _held(cell.windows, describe(leaf), leaf.within, passes)
+        span, window = leaf.within, _held(cell, describe(leaf), leaf.within, passes)
 
         def held(now: int) -> Truth:
             if cell.value is None:
@@ -393,7 +393,7 @@ def _bind_seen(leaf: Seen, cell: EventCell, scope: Scope) -> Single:
             return False if cell.data is None else passes(cell.data)
 
         return heard.id, this, look, None
-    span, window = leaf.within, _held(cell.windows, describe(leaf), leaf.within, passes)
+    span, window = leaf.within, _held(cell, describe(leaf), leaf.within, passes)
 
     def lately(now: int) -> Truth:
         return (until := window.until()) is not None and until > now - span
@@ -406,7 +406,7 @@ def _bind_count(leaf: Count, cell: Cell | EventCell, scope: Scope) -> Single:
     passes = _bind_where(leaf.where, scope, heard.id) if leaf.where else None
     known = cell.windows.get(name := describe(leaf))
     window = known if isinstance(known, CountWindow) else CountWindow(leaf.within, leaf.at_least, passes)
-    cell.windows[name] = window
+    cell.keep(name, window)
 
     def wake(now: int) -> int | None:
         return window.points[0][0] + leaf.within if window.has_count(now) else None
@@ -422,7 +422,7 @@ def _bind_change(leaf: Rate | Sum, cell: Cell, scope: Scope) -> Single:
     how = "rate" if isinstance(leaf, Rate) else scope.accumulates(cell)
     known = cell.windows.get(name := _name_window(how, span))
     window = known if isinstance(known, ChangeWindow) else ChangeWindow(span, how)
-    cell.windows[name] = window
+    cell.keep(name, window)
     step = window.step
     limit = _resolve_number(leaf.test.args[0], scope, heard.id)
 
@@ -465,10 +465,10 @@ def _name_window(how: str, span: int) -> str:
     return f"{how}:{span}"
 
 
-def _held(windows: dict[str, Window], name: str, span: int, passes: Callable[[object], bool]) -> HeldWindow:
-    known = windows.get(name)
+def _held(cell: Cell | EventCell, name: str, span: int, passes: Callable[[object], bool]) -> HeldWindow:
+    known = cell.windows.get(name)
     window = known if isinstance(known, HeldWindow) else HeldWindow(span, passes)
-    windows[name] = window
+    cell.keep(name, window)
     return window
 
 

@@ -6,6 +6,7 @@ are converted here, once, so that rules only ever see a quantity's canonical uni
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Mapping
 from functools import cached_property
@@ -59,6 +60,14 @@ class ReadingSpec(Struct, frozen=True, dict=True):
     accumulates: Literal["total", "amount"] | None = None
     raw_unit: str | None = None
     quantity: str | None = None
+
+    @property
+    def plain_range(self) -> tuple[float, float]:
+        """The floats in the canonical unit that are believed as they are: nearly all that ever come. None of them
+        (low > high) where more must be looked at."""
+        if self.type != "number":
+            return math.inf, -math.inf
+        return -_LARGEST if self.low is None else self.low, _LARGEST if self.high is None else self.high
 
     @cached_property
     def believe(self) -> Believe:

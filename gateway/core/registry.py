@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
@@ -52,19 +53,37 @@ class KnownDevice:
 class ReadingCell(Cell):
     """A cell of one reading, with the check of its values and the watches that look at it.
 
-    From ``low`` to ``high`` only the watches in ``open`` need be asked, unless ``is_busy``: one of the others is not
-    quiet. The others' bands are ``still`` (low, high), or go with the values of a window (``moving``). ``timed`` are
-    those for which a value may bring nearer what time alone will change."""
+    A float from ``believed_low`` to ``believed_high`` in ``unit`` is believed as it is. From ``low`` to ``high`` only
+    the watches in ``open`` need be asked, unless ``is_busy``: one of the others is not quiet. The others' bands are
+    ``still`` (low, high), or go with the values of a window (``moving``). ``timed`` are those for which a value may
+    bring nearer what time alone will change."""
 
-    __slots__ = ("believe", "is_busy", "moving", "name", "open", "owner", "source", "spec", "still", "timed", "watches")
+    __slots__ = (
+        "believe",
+        "believed_high",
+        "believed_low",
+        "is_busy",
+        "moving",
+        "name",
+        "open",
+        "owner",
+        "source",
+        "spec",
+        "still",
+        "timed",
+        "unit",
+        "watches",
+    )
 
     def __init__(self, owner: KnownDevice, spec: ReadingSpec) -> None:
         super().__init__(owner.heard)
         self.owner = owner
-        self.source = owner.source
+        self.source = sys.intern(owner.source)
         self.spec = spec
         self.believe = spec.believe
-        self.name = f"{owner.device.id}:{spec.id}"
+        self.unit = spec.unit
+        self.believed_low, self.believed_high = spec.plain_range
+        self.name = sys.intern(f"{owner.device.id}:{spec.id}")
         self.watches: list[Watch] = []
         self.open: list[Watch] = []
         self.timed: list[Watch] = []
@@ -292,9 +311,7 @@ class Registry:
         for device in self.devices.values():
             cells: list[Cell | EventCell] = [*device.cells.values(), *device.events.values()]
             for cell in cells:
-                if cell.windows:
-                    spare.append((cell, cell.windows))
-                    cell.windows = {}
+                spare += [(cell, cell.take_windows())] if cell.windows else []
         return spare
 
     @staticmethod

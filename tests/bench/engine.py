@@ -33,7 +33,7 @@ def make_catalog(rules: int = RULES) -> Catalog:
         "when: {{not: {{temperature: {{above: {low}}}}}}}\nhold: 30s",
         "when: {{temperature: {{between: [{high}, 140]}}}}\nhold: 1m",
         "when: {{not: {{temperature: {{below: {high}}}}}}}\nclear: {{when: {{temperature: {{below: 40}}}}, hold: 1m}}",
-        "when: {{temperature: {{rate: {{within: 10m, above: {rise}}}}}}}",
+        "when: {{not: {{temperature: {{rate: {{within: 10m, below: {rise}}}}}}}}}",
         "when: {{all: [{{not: {{temperature: {{below: {high}}}}}}}, {{humidity: {{above: 30}}}}]}}\nhold: 20s",
         "when: {{not: {{temperature: {{below: {high}}}}}}}\nschedule: {{times: ['22:00-06:00']}}",
         "when: {{not: {{temperature: {{below: {{attribute: temperature_high, default: {high}}}}}}}}}",
