@@ -35,6 +35,9 @@ RESERVE_LEAST: Final = _LOG_CHUNKS * _CHUNK * PAGE
 _GROW_AGAIN_MS: Final = 5_000
 """A disk that was full is not asked again at once."""
 
+_LONGEST: Final = 2**36
+"""Bytes. What a torn header may say of its file's length and be believed."""
+
 _APPLICATION: Final = 0x53504F4C
 _VERSION: Final = 1
 
@@ -370,6 +373,7 @@ def _sync_folder(path: Path) -> None:
 def _exchange(path: Path, why: str) -> None:
     """Puts a new file in the place of a torn one, with what is legible of it. At every moment the next start finds
     either the old file or the complete new one."""
+    _make_whole(path)
     new = _beside(path, ".new")
     with closing(_connect(new)) as db:
         _create(db)
@@ -392,6 +396,16 @@ def _exchange(path: Path, why: str) -> None:
         aside.name,
         saved,
     )
+
+
+def _make_whole(path: Path) -> None:
+    """A file that was cut short gets the length that its header tells: of one that is shorter SQLite reads nothing."""
+    with path.open("rb") as file:
+        head = file.read(32)
+    if head.startswith(b"SQLite format 3\0"):
+        length = PAGE * int.from_bytes(head[28:32], "big")
+        if path.stat().st_size < length <= _LONGEST:
+            os.truncate(path, length)
 
 
 def _finish_exchange(path: Path) -> None:
