@@ -15,6 +15,7 @@ import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
+from itertools import chain
 from typing import Annotated, Any, Final, NoReturn, TypeGuard, TypeVar
 
 import msgspec
@@ -40,6 +41,9 @@ DATA_LIMIT: Final = 32
 
 ENTRIES_LIMIT: Final = 4096
 """Records of one pack, and events of one message: each that is bad becomes a row of its own."""
+
+SICK_LIMIT: Final = 50
+"""Devices that a status names as sick at most: what ails more than these is the bus, or the agent."""
 
 SEQ_LIMIT: Final = 2**53
 """Above it, programs whose only number is the double cannot count."""
@@ -120,15 +124,18 @@ class Message(Struct, frozen=True, gc=False):
     digest: int
 
 
-class Status(Struct, frozen=True, gc=False):
+class Status(Struct, frozen=True, gc=False, omit_defaults=True):
     """A birth, a regular status or (``online`` false) a death, of the connection with this id. ``depth`` is how many
-    messages wait in the source's spool, ``clock`` its time; a last will, written before, has neither."""
+    messages wait in the source's spool, ``clock`` its time; a last will, written before, has neither. ``dropped`` are
+    the readings that it let go for want of room, ever; ``sick`` are devices and buses and what is wrong with them."""
 
     online: bool
     connection: str
     version: str = ""
     depth: int = 0
     clock: int | None = None
+    dropped: int = 0
+    sick: dict[str, str] = {}
 
 
 class Reply(Struct, frozen=True, gc=False):
@@ -177,13 +184,14 @@ class Quarantine(Struct, frozen=True, gc=False):
 
 class Receipt(Struct, frozen=True, gc=False):
     """What of a lane is committed: all up to ``seq``, the set ``above`` it, and ``rejected`` (seq, reason), which are
-    settled too and not to be sent again."""
+    settled too and not to be sent again. ``clock`` is the gateway's time when it was committed, in ms."""
 
     lane: str
     spool: str
     seq: int
     above: tuple[int, ...] = ()
     rejected: tuple[tuple[int, str], ...] = ()
+    clock: int | None = None
 
 
 class CommandMessage(Struct, frozen=True, gc=False):
@@ -196,20 +204,36 @@ class CommandMessage(Struct, frozen=True, gc=False):
     expires_at: int
 
 
-class DeviceConfig(Struct, frozen=True, gc=False):
-    """A device that the source carries: ``address`` is the one on its bus."""
+class DeviceConfig(Struct, frozen=True, gc=False, omit_defaults=True):
+    """A device that the source carries: ``address`` is its bus and the address there, ``bus/address``. ``state`` and
+    ``attributes`` are for a source that judges by itself while it cannot reach the gateway."""
 
     id: str
     profile: str
     address: str
     place: str
+    name: str = ""
+    state: str = "active"
+    attributes: dict[str, float | int | bool | str] = {}
 
 
-class SourceConfig(Struct, frozen=True, gc=False):
-    """All devices that a source carries. Another ``version`` means another list, not a newer one."""
+class PlaceConfig(Struct, frozen=True, gc=False, omit_defaults=True):
+    """A place of the community: where devices are, and what that lies in."""
+
+    id: str
+    kind: str
+    name: str
+    parent: str | None = None
+    attributes: dict[str, float | int | bool | str] = {}
+
+
+class SourceConfig(Struct, frozen=True, gc=False, omit_defaults=True):
+    """All devices that a source carries, and their places up to the community. Another ``version`` means another list,
+    not a newer one."""
 
     version: int
     devices: tuple[DeviceConfig, ...]
+    places: tuple[PlaceConfig, ...] = ()
 
 
 class Topic(Struct, frozen=True, gc=False):
@@ -1057,6 +1081,8 @@ class _StatusBody(Struct, gc=False, kw_only=True, omit_defaults=True):
     version: Annotated[str, Meta(max_length=64)] = ""
     depth: Annotated[int, Meta(ge=0, lt=SEQ_LIMIT)] = 0
     clock: Annotated[float, Meta(ge=0, lt=CLOCK_LIMIT)] | None = None
+    dropped: Annotated[int, Meta(ge=0, lt=SEQ_LIMIT)] = 0
+    sick: Annotated[dict[Annotated[str, Meta(max_length=64)], _Text], Meta(max_length=SICK_LIMIT)] = {}
 
 
 class _ReplyBody(Struct, gc=False, kw_only=True, omit_defaults=True):
@@ -1078,7 +1104,8 @@ def _read_body(payload: bytes, body: type[_B]) -> _B:
     _check_nothing_hidden(found, frozenset(known), shadowed)
     members = {member: found[member] for member in known if member in found}
     for member, value in members.items():
-        if isinstance(value, str) and _UNFIT.search(value):
+        texts = [value] if isinstance(value, str) else chain(*value.items()) if isinstance(value, dict) else ()
+        if any(isinstance(text, str) and _UNFIT.search(text) for text in texts):
             raise _Refused("bad-envelope", f"{member} has a character that is no text")
     try:
         return msgspec.convert(members, body)
@@ -1089,7 +1116,7 @@ def _read_body(payload: bytes, body: type[_B]) -> _B:
 def _read_status(payload: bytes) -> Status:
     body = _read_body(payload, _StatusBody)
     clock = None if body.clock is None else round(body.clock * 1000)
-    return Status(body.online, body.connection, body.version, body.depth, clock)
+    return Status(body.online, body.connection, body.version, body.depth, clock, body.dropped, body.sick)
 
 
 def _decode_status(address: Topic, payload: bytes) -> StatusFrom | Quarantine:
@@ -1183,6 +1210,8 @@ def encode_status(status: Status) -> bytes:
             version=status.version,
             depth=status.depth,
             clock=clock,
+            dropped=status.dropped,
+            sick=dict(list(status.sick.items())[:SICK_LIMIT]),
         )
     )
 
@@ -1208,13 +1237,14 @@ class _Rejection(Struct, gc=False):
     reason: str
 
 
-class _ReceiptBody(Struct, gc=False, kw_only=True):
+class _ReceiptBody(Struct, gc=False, kw_only=True, omit_defaults=True):
     v: int
     lane: str
     spool: str
     seq: int
     above: tuple[int, ...] = ()
     rejected: tuple[_Rejection, ...] = ()
+    clock: Annotated[float, Meta(ge=0, lt=CLOCK_LIMIT)] | None = None
 
 
 class _CommandBody(Struct, gc=False, kw_only=True):
@@ -1230,6 +1260,7 @@ class _ConfigBody(Struct, gc=False, kw_only=True):
     v: int
     version: int
     devices: tuple[DeviceConfig, ...] = ()
+    places: tuple[PlaceConfig, ...] = ()
 
 
 def _read_down(payload: bytes, body: type[_B]) -> _B | Quarantine:
@@ -1249,7 +1280,13 @@ def encode_receipt(receipt: Receipt) -> bytes:
     rejected = tuple(_Rejection(seq, reason) for seq, reason in receipt.rejected)
     return _encoder.encode(
         _ReceiptBody(
-            v=VERSION, lane=receipt.lane, spool=receipt.spool, seq=receipt.seq, above=receipt.above, rejected=rejected
+            v=VERSION,
+            lane=receipt.lane,
+            spool=receipt.spool,
+            seq=receipt.seq,
+            above=receipt.above,
+            rejected=rejected,
+            clock=None if receipt.clock is None else receipt.clock / 1000,
         )
     )
 
@@ -1260,7 +1297,8 @@ def decode_receipt(payload: bytes) -> Receipt | Quarantine:
     if isinstance(body, Quarantine):
         return body
     rejected = tuple((one.seq, one.reason) for one in body.rejected)
-    return Receipt(body.lane, body.spool, body.seq, body.above, rejected)
+    clock = None if body.clock is None else round(body.clock * 1000)
+    return Receipt(body.lane, body.spool, body.seq, body.above, rejected, clock)
 
 
 def encode_command(command: CommandMessage) -> bytes:
@@ -1287,7 +1325,7 @@ def decode_command(payload: bytes) -> CommandMessage | Quarantine:
 
 def encode_config(config: SourceConfig) -> bytes:
     """A source's devices for its ``config`` topic. The same list gives the same bytes."""
-    return _encoder.encode(_ConfigBody(v=VERSION, version=config.version, devices=config.devices))
+    return _encoder.encode(_ConfigBody(v=VERSION, version=config.version, devices=config.devices, places=config.places))
 
 
 def decode_config(payload: bytes) -> SourceConfig | Quarantine:
@@ -1295,4 +1333,4 @@ def decode_config(payload: bytes) -> SourceConfig | Quarantine:
     body = _read_down(payload, _ConfigBody)
     if isinstance(body, Quarantine):
         return body
-    return SourceConfig(body.version, body.devices)
+    return SourceConfig(body.version, body.devices, body.places)

@@ -29,6 +29,7 @@ from gateway.core.model import (
     OperatorAction,
     Override,
     Phase,
+    Place,
     Presence,
     Press,
     Refusal,
@@ -232,6 +233,13 @@ class Engine:
     def devices_of(self, source: str) -> list[Device]:
         """The devices that a source carries, by id."""
         return [known.device for known in self._registry.carried(source)]
+
+    def places_of(self, source: str) -> list[Place]:
+        """Where a source and its devices are, up to the community, by id."""
+        registry = self._registry
+        own = registry.sources[source].source.place
+        ids = {id for known in registry.carried(source) for id in registry.chain(known.place)}
+        return [registry.places[id] for id in sorted(ids | set(registry.chain(own)))]
 
     def sources(self) -> list[Source]:
         """The community's sources."""

@@ -52,6 +52,7 @@ from gateway.wire import (
     PAYLOAD_LIMIT,
     DeviceConfig,
     Message,
+    PlaceConfig,
     Quarantine,
     Receipt,
     ReplyFrom,
@@ -469,6 +470,7 @@ class Pipeline:
                 cursor.contiguous if cursor is not None else 0,
                 tuple(sorted(cursor.above)) if cursor is not None else (),
                 tuple(rejected),
+                now,
             )
             work.outgoing.append(Outgoing(topic_of(community, source, "receipt"), encode_receipt(receipt)))
         work.outgoing.extend(self._config(community, source) for community, source in sorted(work.configs))
@@ -591,7 +593,7 @@ class Pipeline:
         if item.waiter is not None:
             work.answers.append((item.waiter, step.answer or "done"))
             self.counters.actions += 1
-        if isinstance(event, RegistryChange):
+        if isinstance(event, RegistryChange) or step.devices:
             work.configs.update((item.community, source.id) for source in writer.engine.sources())
         if isinstance(event, Presence) and step.answer == "unknown-source" and item.arrived is not None:
             self._put_aside(item.arrived, "unknown-source", f"{event.source} is no source of {item.community}", work)
@@ -676,12 +678,18 @@ class Pipeline:
 
     def _config(self, community: str, source: str) -> Outgoing:
         devices = self._writers[community].engine.devices_of(source)
-        listed = tuple(DeviceConfig(d.id, d.profile, d.address, d.place) for d in devices)
-        body = encode_config(SourceConfig(0, listed))
-        version = int.from_bytes(hashlib.blake2b(body, digest_size=6).digest())
-        return Outgoing(
-            topic_of(community, source, "config"), encode_config(SourceConfig(version, listed)), retain=True
+        listed = tuple(
+            DeviceConfig(d.id, d.profile, d.address, d.place, d.name, d.state, d.attributes) for d in devices
         )
+        places = tuple(
+            PlaceConfig(place.id, place.kind, place.name, place.parent, place.attributes)
+            for place in self._writers[community].engine.places_of(source)
+        )
+        version = int.from_bytes(
+            hashlib.blake2b(encode_config(SourceConfig(0, listed, places)), digest_size=6).digest()
+        )
+        config = encode_config(SourceConfig(version, listed, places))
+        return Outgoing(topic_of(community, source, "config"), config, retain=True)
 
     # --- when a commit is refused ----------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ from gateway.wire import (
     Lane,
     Measurement,
     Message,
+    PlaceConfig,
     Receipt,
     Reply,
     Signal,
@@ -71,18 +72,26 @@ def examples() -> dict[str, tuple[str, bytes]]:
         0,
     )
     devices = (
-        DeviceConfig("button-0042", "fixed-sos", "lora:0042", "b1-u1-101"),
-        DeviceConfig("smoke-0007", "nb-smoke", "lora:0107", "b1-u1"),
+        DeviceConfig("button-0042", "fixed-sos", "lora/0042", "b1-u1-101", "卧室", attributes={"elder": True}),
+        DeviceConfig("smoke-0007", "nb-smoke", "fire-1/17.3", "b1-u1"),
+    )
+    places = (
+        PlaceConfig("c001", "community", "示例一期"),
+        PlaceConfig("b1", "building", "1号楼", "c001"),
+        PlaceConfig("b1-u1", "unit", "1单元", "b1"),
+        PlaceConfig("b1-u1-101", "household", "101室", "b1-u1"),
     )
     command = CommandMessage("9b2f7c1e-0/3", "speaker-0001", "speak", {"text": "请沿安全通道撤离"}, SENT + 60_000)
     bodies = {
         "alarm": encode_message(alarm),
         "telemetry": encode_message(telemetry),
-        "status": encode_status(Status(True, "agent-c001-0009", "0.1.0", 3, SENT)),
+        "status": encode_status(
+            Status(True, "agent-c001-0009", "0.1.0", 3, SENT, 0, {"fire-1/17.3": "no answer for 12 min"})
+        ),
         "reply": encode_reply(Reply(command.id, command.device, "done")),
         "command": encode_command(command),
-        "receipt": encode_receipt(Receipt(Lane.ALARM, SPOOL, 17, (19, 20), ((16, "seq-conflict"),))),
-        "config": encode_config(SourceConfig(95_121_904_003_817, devices)),
+        "receipt": encode_receipt(Receipt(Lane.ALARM, SPOOL, 17, (19, 20), ((16, "seq-conflict"),), SENT)),
+        "config": encode_config(SourceConfig(95_121_904_003_817, devices, places)),
     }
     found = {leaf: (topic_of(COMMUNITY, SOURCE, leaf), body) for leaf, body in bodies.items()}
     found["gateway-status"] = (GATEWAY_STATUS, encode_status(Status(True, "gateway-1", "0.1.0", 0, SENT)))
