@@ -276,6 +276,7 @@ class RuleForm(Form):
     incident: CaseForm | None = None
     notice: CaseForm | None = None
     respond: list[dict[str, dict[str, object]]] = []
+    offline: bool = False
     false_alarms: list[str] = []
     legal: str = ""
     sources: list[str] = []

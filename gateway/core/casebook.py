@@ -33,6 +33,9 @@ from gateway.core.state import CommunityState
 COMMAND_TTL_MS: Final = 5 * 60_000
 """A command that could not be given within five minutes is given no more: a valve is not closed an hour later."""
 
+LAMP: Final = "lamp"
+"""The command of a button's lamps, ``{show: recorded | coming | off}``."""
+
 UNRULED_CATEGORY: Final = "ext:21-03"
 """One-button alarm: what nobody has a rule for, but somebody pressed."""
 
@@ -256,16 +259,27 @@ class Casebook:
                 if source.outage == incident.id:
                     source.outage = None
 
-    def act(self, incident: str, actor: str, verb: str, reason: str) -> str:
-        """A person's move: ``done``, or in words why not."""
+    def act(self, id: str, incident: str, actor: str, verb: str, reason: str) -> str:
+        """A person's move, by the action's id: ``done``, or in words why not."""
         known = self._incidents.get(incident)
         if known is None:
             return "no such open incident in this community"
         moved = cases.act(known, actor, verb, reason, self.now)
         if isinstance(moved, str):
             return moved
-        self._put(moved)
+        taken = self._put(moved)
+        if verb == "accept":
+            self._show_coming(taken, id)
         return "done"
+
+    def _show_coming(self, incident: Incident, action: str) -> None:
+        """A person has seen it: the second lamp at the buttons that were pressed says that somebody is coming."""
+        for name in incident.devices:
+            known = self._registry.devices.get(name)
+            if known is None or LAMP not in known.profile.commands:
+                continue
+            command = cases.derive_command_id(incident.id, "", action, name, LAMP)
+            self._command(command, known, LAMP, {"show": "coming"}, incident.id)
 
     def hide(self, source: str, device: str, rule: str) -> None:
         """A device's silence is explained by its source's; it stands under the incident of the outage."""
@@ -297,24 +311,17 @@ class Casebook:
                 id = cases.derive_command_id(
                     incident.id, finding.rule.id, finding.signal.event, device, response.command
                 )
-                self.draft.effects.append(
-                    Command(
-                        id,
-                        self._registry.community.id,
-                        target.source,
-                        device,
-                        response.command,
-                        response.args,
-                        self.now + COMMAND_TTL_MS,
-                        incident.id,
-                    )
-                )
-                self._commands[id] = incident.id
+                self._command(id, target, response.command, response.args, incident.id)
             if targets:
                 why = f"{response.command} → {', '.join(target.device.id for target in targets)}"
             else:
                 why = f"{response.command}: no device in this {response.zone} can do it"
             self._put(cases.note(self._incidents[incident.id], "commanded", why[:WHY_LIMIT], self.now))
+
+    def _command(self, id: str, device: KnownDevice, name: str, args: dict[str, object], incident: str) -> None:
+        community, until = self._registry.community.id, self.now + COMMAND_TTL_MS
+        self.draft.effects.append(Command(id, community, device.source, device.device.id, name, args, until, incident))
+        self._commands[id] = incident
 
     def _targets(self, response: Response, finding: Finding) -> list[KnownDevice]:
         devices = self._registry.devices

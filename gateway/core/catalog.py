@@ -361,6 +361,7 @@ def _statement(rule: Rule) -> tuple[object, ...]:
         rule.level,
         rule.incident_title,
         rule.respond,
+        rule.offline,
         rule.false_alarms,
         rule.legal,
         rule.sources,

@@ -630,7 +630,7 @@ class Engine:
             self._draft.answer = "repeat"
             return
         self._fire_deadlines(now - 1)
-        self._draft.answer = self._cases.act(action.incident, action.actor, action.verb, action.reason)
+        self._draft.answer = self._cases.act(action.id, action.incident, action.actor, action.verb, action.reason)
         if self._draft.answer == "done":
             self._remember(action.id)
 

@@ -126,6 +126,7 @@ class Rule(Struct, frozen=True):
     clear_hold: int = 0
     missing: str = "keep"
     respond: tuple[Response, ...] = ()
+    offline: bool = False
     false_alarms: tuple[str, ...] = ()
     legal: str = ""
     sources: tuple[str, ...] = ()

@@ -164,6 +164,7 @@ def make_rule(
         clear_hold=form.clear.hold if form.clear is not None else 0,
         missing=form.missing,
         respond=respond,
+        offline=form.offline,
         false_alarms=tuple(form.false_alarms),
         legal=form.legal,
         sources=tuple(form.sources),
@@ -236,6 +237,7 @@ def check_rule(document: Document, rule: Rule, shelf: Shelf, problems: list[Prob
         check.together()
     check.key()
     check.silence()
+    check.offline()
     check.responses()
     if FACE_KIND in {profile.kind for profile in fitting.values()} and not rule.legal and rule.sort is Sort.INCIDENT:
         seen = {named.name for named in names(rule.when) if named.kind in ("event", "reading-or-event")}
@@ -435,6 +437,26 @@ class _Check:
             what = f"missing: {self.rule.missing}, and no profile that the rule looks at has a heartbeat"
             self.add(("missing",), "never", what, "write missing: keep, or give the profile a heartbeat")
 
+    def offline(self) -> None:
+        """An agent judges by the alarm lane, whose messages have their numbers when they are taken in."""
+        if not self.rule.offline:
+            return
+        if not self.rule.respond:
+            what = "offline: true, and nothing to respond with"
+            self.add(
+                ("offline",), "offline", what, "write what the agent shall do under respond:, or leave offline out"
+            )
+        used = {named.name for named in names(self.rule.when) if named.kind in ("reading", "event")}
+        late = sorted(
+            name
+            for name in used
+            for lanes in [{spec.lane for p in self.fitting.values() for spec in _specs_of(p, name)}]
+            if lanes == {"telemetry"}
+        )
+        if late:
+            what = f"offline: true, and {late[0]} comes by telemetry"
+            self.add(("offline",), "offline", what, f"give {late[0]} lane: alarm in its profile, or leave offline out")
+
     def responses(self) -> None:
         for index, response in enumerate(self.rule.respond):
             here: Path = ("respond", index, response.command)
@@ -463,6 +485,10 @@ class _Check:
             if name not in response.args:
                 what = f"{response.command} of {profile.id} needs {name}"
                 self.add(here, "missing-argument", what, f"add {name}:")
+
+
+def _specs_of(profile: Profile, name: str) -> list[ReadingSpec | EventSpec]:
+    return [specs[name] for specs in (profile.readings, profile.events) if name in specs]
 
 
 def _fields_of(readings: Iterable[ReadingSpec]) -> list[FieldSpec]:

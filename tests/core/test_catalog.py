@@ -137,6 +137,8 @@ FAULTS = [
     ("smoke-persists", "incident:\n", "incidents:\n", "unknown-key", "'incidents'", "did you mean incident?"),
     ("smoke-persists", "hold: 10s", "hold: 10", "wrong-value", "10 is no duration", "10s"),
     ("smoke-persists", "title: {zh: 烟", "title: {en: smoke, zh1: 烟", "missing-key", "zh is missing in title", "zh:"),
+    ("pressed", "scope: device", "scope: device\noffline: true", "offline", "nothing to respond with", "respond:"),
+    ("smoke-persists", "missing: keep\n", "missing: keep\noffline: true\n", "offline", "mode comes by", "lane: alarm"),
     ("pressed", "scope: device", "scope: device\nhold: 5s", "momentary", "has no hold:", "remove hold:"),
     ("pressed", "scope: device", "scope: device\nclear: {hold: 5s}", "momentary", "has no clear:", "remove clear:"),
     ("pressed", "scope: device", "scope: device\nmissing: alarm", "momentary", "has no missing:", "remove missing:"),

@@ -75,6 +75,16 @@ def test_a_press_after_a_handler_came_opens_a_new_one() -> None:
     assert second.linked == first.id
 
 
+def test_a_persons_acceptance_lights_the_second_lamp_at_the_button() -> None:
+    engine, sender = new_engine(), Sender()
+    [incident] = opened(engine.feed(sender.send(START, signals=[("sos-1", "pressed")]), START))
+    step = engine.feed(OperatorAction("a1", "zhang", incident.id, "accept"), START + S)
+    [lamp] = [effect for effect in step.effects if isinstance(effect, Command)]
+    assert (lamp.device, lamp.name, lamp.args, lamp.incident) == ("sos-1", "lamp", {"show": "coming"}, incident.id)
+    again = engine.feed(OperatorAction("a1", "zhang", incident.id, "accept"), START + 2 * S)
+    assert not again.effects
+
+
 def test_a_second_press_never_cancels_and_other_buttons_have_their_own() -> None:
     engine, sender = new_engine(), Sender()
     step = engine.feed(sender.send(START, signals=[("sos-1", "pressed"), ("sos-2", "pressed")]), START)
