@@ -665,7 +665,7 @@ class Spool:
             if not is_full(error):
                 self._file.close()
             raise SpoolDown(f"the spool {self.path} cannot be used: {error}") from error
-        except (OSError, GatewayError) as error:
+        except (OSError, GatewayError, UnicodeDecodeError) as error:
             self._file.close()
             raise SpoolDown(str(error)) from error
 

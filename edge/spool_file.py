@@ -10,6 +10,7 @@ import sqlite3
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -287,16 +288,30 @@ def _open_sound(path: Path) -> tuple[sqlite3.Connection, bool]:
         except BaseException:
             db.close()
             raise
-    except sqlite3.DatabaseError as error:
-        if _is_torn(error) and path.stat().st_size > 0:
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
+        if _is_torn(error, path):
             raise _Torn(str(error)) from error
         raise
 
 
-def _is_torn(error: sqlite3.Error) -> bool:
-    """SQLITE_ERROR is what is said of a table that is not there."""
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+def _is_torn(error: sqlite3.Error | UnicodeDecodeError, path: Path) -> bool:
+    """Whether it speaks of what the file says. SQLITE_ERROR is said of a table that is not there, SQLITE_READONLY of a
+    header that asks for a later SQLite, and Python itself says when a text is none."""
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF
+    if code == sqlite3.SQLITE_READONLY:
+        return os.access(path, os.W_OK)
     return code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)
+
+
+@cache
+def _expected_schema() -> frozenset[tuple[str, str]]:
+    with closing(sqlite3.connect(":memory:")) as db:
+        db.executescript(_SCHEMA)
+        return _read_schema(db)
+
+
+def _read_schema(db: sqlite3.Connection) -> frozenset[tuple[str, str]]:
+    return frozenset(db.execute("SELECT name, coalesce(sql, '') FROM sqlite_schema").fetchall())
 
 
 def _connect(path: Path) -> sqlite3.Connection:
@@ -325,9 +340,9 @@ def _prepare(db: sqlite3.Connection, path: Path) -> bool:
     if db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0] == 0:
         _create(db)
         return True
-    if db.execute("PRAGMA application_id").fetchone()[0] != _APPLICATION:
-        raise _Torn("it is no spool")
     version = db.execute("PRAGMA user_version").fetchone()[0]
+    if db.execute("PRAGMA application_id").fetchone()[0] != _APPLICATION or not 0 < version < 100:
+        raise _Torn("it is no spool")
     if version > _VERSION:
         raise GatewayError(
             "spool-newer",
@@ -335,13 +350,20 @@ def _prepare(db: sqlite3.Connection, path: Path) -> bool:
             str(path),
             "start the newer agent",
         )
-    found = db.execute("PRAGMA quick_check(1)").fetchone()[0]
+    if _read_schema(db) != _expected_schema():
+        raise _Torn("its tables are not a spool's")
+    # The quick check would pass over an index in which an alarm is missing.
+    found = db.execute("PRAGMA integrity_check(1)").fetchone()[0]
     if found != "ok":
         raise _Torn(found)
     if db.execute("SELECT count(*) FROM spool").fetchone()[0] != 1:
         raise _Torn("it has no id")
-    if {name for (name,) in db.execute("SELECT name FROM lane")} != set(Lane):
+    if {name for (name,) in db.execute("SELECT name FROM lane").fetchall()} != set(Lane):
         raise _Torn("its lanes are gone")
+    # A header can forbid to write, and says so only then.
+    db.execute("BEGIN IMMEDIATE")
+    db.execute("UPDATE lane SET last_seq = last_seq")
+    db.execute("ROLLBACK")
     return False
 
 
@@ -426,40 +448,34 @@ def _finish_exchange(path: Path) -> None:
 def _salvage(path: Path, into: sqlite3.Connection) -> int:
     """Copies what is legible into a new file, with numbers from 1; returns how many messages. What the gateway has of
     it already comes to it twice: better than not at all."""
-    saved = 0
+    last = dict.fromkeys(map(str, Lane), 0)
     try:
         with closing(_connect(path)) as db:
-            for row in _read_counts(db):
-                into.execute(
-                    "UPDATE lane SET dropped = ?, dropped_sent = ?, repeats = ? WHERE name = ?",
-                    row,
-                )
             for row in _read_legible(db, "message", "taken_at, crc, body, ran_at, readings, parked, lane"):
-                if is_sound(*row[:3]) and row[-1] in set(Lane):
-                    into.execute("UPDATE lane SET last_seq = last_seq + 1 WHERE name = ?", row[-1:])
-                    into.execute(
-                        "INSERT INTO message (taken_at, crc, body, ran_at, readings, parked, lane, seq) "
-                        "SELECT ?, ?, ?, ?, ?, ?, name, last_seq FROM lane WHERE name = ?",
-                        row,
-                    )
-                    saved += 1
+                if is_sound(*row[:3]) and row[-1] in last:
+                    with suppress(sqlite3.IntegrityError):
+                        into.execute(
+                            "INSERT INTO message (taken_at, crc, body, ran_at, readings, parked, lane, seq) "
+                            "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                            (*row, last[row[-1]] + 1),
+                        )
+                        last[row[-1]] += 1
             for row in _read_legible(db, "loose", "taken_at, crc, body, ran_at, readings, is_single, oldest"):
                 if is_sound(*row[:3]):
-                    into.execute(
-                        "INSERT INTO loose (taken_at, crc, body, ran_at, readings, is_single, oldest) "
-                        "VALUES (?, ?, ?, ?, ?, ?, ?)",
-                        row,
-                    )
-    except sqlite3.Error as error:
-        if not _is_torn(error):
+                    with suppress(sqlite3.IntegrityError):
+                        into.execute(
+                            "INSERT INTO loose (taken_at, crc, body, ran_at, readings, is_single, oldest) "
+                            "VALUES (?, ?, ?, ?, ?, ?, ?)",
+                            row,
+                        )
+            for row in _read_legible(db, "lane", "dropped, dropped_sent, repeats, name"):
+                with suppress(sqlite3.IntegrityError):
+                    into.execute("UPDATE lane SET dropped = ?, dropped_sent = ?, repeats = ? WHERE name = ?", row)
+    except (sqlite3.Error, UnicodeDecodeError) as error:
+        if not _is_torn(error, path):
             raise
-    return saved
-
-
-def _read_counts(db: sqlite3.Connection) -> list[tuple[Any, ...]]:
-    with suppress(sqlite3.DatabaseError):
-        return db.execute("SELECT dropped, dropped_sent, repeats, name FROM lane").fetchall()
-    return []
+    into.executemany("UPDATE lane SET last_seq = ? WHERE name = ?", [(seq, name) for name, seq in last.items()])
+    return sum(last.values())
 
 
 def _read_legible(db: sqlite3.Connection, table: str, columns: str) -> Iterator[tuple[Any, ...]]:
@@ -471,8 +487,8 @@ def _read_legible(db: sqlite3.Connection, table: str, columns: str) -> Iterator[
         for row in db.execute(query, (last,)):
             last = row[0]
             yield row[1:]
-    except sqlite3.DatabaseError:
-        with suppress(sqlite3.DatabaseError):
+    except (sqlite3.DatabaseError, UnicodeDecodeError):
+        with suppress(sqlite3.DatabaseError, UnicodeDecodeError):
             # A list keeps what was read into it before the table tears.
             rest.extend(row[1:] for row in db.execute(f"{query} DESC", (last,)))
         yield from reversed(rest)

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from edge.spool import Entry, Limits, Spool, Stored
+from gateway.core.state import Cursor
 from gateway.wire import Lane, Measurement, Message, Receipt, Signal, decode, encode_message, topic_of
 
 MIB = 1024 * 1024
@@ -14,6 +15,9 @@ SMALL = Limits(max_bytes=2 * MIB, alarm_reserve_bytes=MIB)
 
 UNPACKED = Limits(max_bytes=2 * MIB, alarm_reserve_bytes=MIB, pack_ms=0)
 """Each call's telemetry is a message of its own at once."""
+
+MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
+"""A folder for many short lives that need no disk, where the machine has one."""
 
 T0 = 1_763_888_888_000
 
@@ -76,3 +80,45 @@ def count_readings(stored: Iterable[Stored]) -> int:
 
 def size_of(path: Path) -> int:
     return path.stat().st_size
+
+
+class Gateway:
+    """What the gateway does with a source's messages: its own cursor and its own decoder, and what it took in."""
+
+    def __init__(self) -> None:
+        self._cursors: dict[tuple[str, Lane], Cursor] = {}
+        self.taken: list[Message] = []
+
+    def receive(self, stored: Stored, floor: int) -> Receipt:
+        """The receipt for a message that arrived."""
+        message = at_gateway(stored, floor)
+        key = message.spool, message.lane
+        cursor = self._cursors.setdefault(key, Cursor("agent-1", message.spool, message.lane))
+        answer = cursor.admit(message.seq, message.digest, message.floor)
+        if answer == "fresh":
+            cursor.take(message.seq, message.digest, message.floor)
+            self.taken.append(message)
+        rejected = () if answer in ("fresh", "repeat") else ((message.seq, f"seq-{answer}"),)
+        return Receipt(message.lane, message.spool, cursor.contiguous, tuple(sorted(cursor.above)), rejected)
+
+    def drain(self, spool: Spool, window: int = 32) -> int:
+        """Sends all that a spool holds, ``window`` messages at a time, until nothing is left; returns how often the
+        spool took a new id."""
+        renewals = 0
+        for lane in Lane:
+            while found := spool.waiting(lane, limit=window):
+                spool.note_sent(lane, [one.seq for one in found])
+                floor = spool.floor(lane)
+                # All of a window arrive before the first receipt does.
+                for answer in [self.receive(one, floor) for one in found]:
+                    renewals += spool.settle(answer).renewed
+        return renewals
+
+    @property
+    def pressed(self) -> list[str]:
+        """The buttons of all presses, as they came."""
+        return [signal.device for message in self.taken for signal in message.signals]
+
+    @property
+    def readings(self) -> int:
+        return sum(len(message.measurements) for message in self.taken)
