@@ -66,6 +66,23 @@ def _check_range(value: list[float]) -> list[float]:
     return value
 
 
+def _check_whole(low: int, high: int) -> AfterValidator:
+    def check(value: int) -> int:
+        if not low <= value <= high:
+            raise _refusal(f"{value} is not between {low} and {high}", f"write a whole number from {low} to {high}")
+        return value
+
+    return AfterValidator(check)
+
+
+def _parse_written(value: object) -> object:
+    if isinstance(value, str) and re.fullmatch(r"[a-z][a-z0-9_]{0,47}", value):
+        return value
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 65535:
+        return value
+    raise _refusal(f"{_show(value)} cannot be written", "write a whole number from 0 to 65535, or an argument's name")
+
+
 def _check_pattern(pattern: str, said: str) -> AfterValidator:
     compiled = re.compile(pattern)
 
@@ -95,6 +112,11 @@ DeviceId = Annotated[str, _check_pattern(r"[a-z0-9-]{1,48}", "a-z, 0-9 and -, at
 Name = Annotated[str, _check_pattern(r"[a-z][a-z0-9_]{0,47}", "a-z, 0-9 and _, at most 48, a letter first")]
 RuleId = Annotated[str, _check_pattern(r"[a-z0-9-]{1,40}\.[a-z0-9-]{1,60}", "<domain>.<name> of a-z, 0-9 and -")]
 Code = Annotated[str, _check_pattern(r"[a-z]+:\d\d-\d\d", '"<namespace>:NN-NN"')]
+Word = Annotated[int, _check_whole(0, 65535)]
+"""What 16 bits hold: a Modbus register's address or its content."""
+
+Bit = Annotated[int, _check_whole(0, 15)]
+Written = Annotated[int | str, BeforeValidator(_parse_written)]
 Plain = str | int | float | bool
 
 
@@ -167,6 +189,25 @@ class CategoriesForm(Form):
 # --- profiles -----------------------------------------------------------------------------------------------
 
 
+class RegisterForm(Form):
+    """Where a Modbus device keeps a reading."""
+
+    address: Word = Field(alias="register", description="register: the address in the request, counted from 0")
+    kind: Literal["holding", "input", "coil", "discrete"] = "holding"
+    type: Literal["int16", "uint16", "int32", "uint32", "float32", "bit"] | None = None
+    scale: float | None = None
+    order: Literal["abcd", "cdab", "badc", "dcba"] | None = None
+    bit: Bit | None = None
+
+
+class RegisterWriteForm(Form):
+    """What a command writes to a Modbus device."""
+
+    address: Word = Field(alias="register", description="register: the address in the request, counted from 0")
+    kind: Literal["holding", "coil"] = "holding"
+    value: Written = Field(description="value: what to write, or the name of an argument")
+
+
 class ReadingForm(Form):
     """One reading of a profile."""
 
@@ -178,6 +219,7 @@ class ReadingForm(Form):
     values: list[str] | None = None
     lane: Literal["telemetry", "alarm"] = "telemetry"
     accumulates: Literal["total", "amount"] | None = None
+    modbus: RegisterForm | None = None
 
 
 class FieldForm(Form):
@@ -202,6 +244,7 @@ class CommandForm(Form):
     """One command."""
 
     args: dict[Name, FieldForm] = {}
+    modbus: RegisterWriteForm | None = None
 
 
 class ExampleForm(Form):

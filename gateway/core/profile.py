@@ -19,6 +19,9 @@ from gateway.core.model import Value
 ReadingType = Literal["number", "integer", "boolean", "text"]
 FieldType = Literal["number", "integer", "boolean", "text", "plate"]
 Lane = Literal["telemetry", "alarm"]
+RegisterKind = Literal["holding", "input", "coil", "discrete"]
+RegisterType = Literal["int16", "uint16", "int32", "uint32", "float32", "bit"]
+RegisterOrder = Literal["abcd", "cdab", "badc", "dcba"]
 
 TEXT_LIMIT: Final = 256
 """A text longer than this is out of range: states keep the last value of every reading."""
@@ -40,12 +43,37 @@ Believe = Callable[[object, str | None], Value | Disbelief]
 """(value, unit or None) → the value in the canonical unit, or why not. Numbers come out as float."""
 
 
+class RegisterSpec(Struct, frozen=True):
+    """Where a Modbus device keeps a reading, by the names of the Modbus application protocol (V1.1b3, section 4.3).
+
+    ``register`` is the address in the request, from 0 to 65535. The reading is what stands there times ``scale``, in
+    the reading's own raw unit. ``order`` is how the four bytes of a 32-bit value lie in its two registers, the most
+    significant being ``a``. ``bit`` is one bit of a 16-bit register, 0 the least significant.
+    """
+
+    register: int
+    kind: RegisterKind = "holding"
+    type: RegisterType = "uint16"
+    scale: float = 1.0
+    order: RegisterOrder = "abcd"
+    bit: int | None = None
+
+
+class RegisterWrite(Struct, frozen=True):
+    """What a command writes to a Modbus device: a number, or the command's argument of this name."""
+
+    register: int
+    value: int | str
+    kind: Literal["holding", "coil"] = "holding"
+
+
 class ReadingSpec(Struct, frozen=True, dict=True):
     """One reading of a profile.
 
     ``raw`` is its field in the device's own messages and ``raw_unit`` the unit there (None: the canonical one).
     ``units`` are the accepted alternatives to ``unit``: canonical = value * scale + offset. ``low`` and ``high`` are
-    inclusive, in the canonical unit. ``values`` are the texts that are allowed; empty allows any.
+    inclusive, in the canonical unit. ``values`` are the texts that are allowed; empty allows any. ``modbus`` is where
+    a device on such a bus keeps it.
     """
 
     id: str
@@ -60,6 +88,7 @@ class ReadingSpec(Struct, frozen=True, dict=True):
     accumulates: Literal["total", "amount"] | None = None
     raw_unit: str | None = None
     quantity: str | None = None
+    modbus: RegisterSpec | None = None
 
     @property
     def plain_range(self) -> tuple[float, float]:
@@ -142,10 +171,12 @@ class EventSpec(Struct, frozen=True):
 
 
 class CommandSpec(Struct, frozen=True):
-    """One command of a profile, with its arguments; all of them must be given."""
+    """One command of a profile, with its arguments; all of them must be given. ``modbus`` is what it writes to a device
+    on such a bus."""
 
     id: str
     args: dict[str, FieldSpec] = {}
+    modbus: RegisterWrite | None = None
 
 
 class Profile(Struct, frozen=True):

@@ -8,10 +8,29 @@ from typing import Final
 
 from msgspec import Struct
 
-from gateway.core.authoring import FieldForm, ProfileForm, ReadingForm, VocabularyForm, suggest
+from gateway.core.authoring import (
+    CommandForm,
+    FieldForm,
+    ProfileForm,
+    ReadingForm,
+    RegisterForm,
+    RegisterWriteForm,
+    VocabularyForm,
+    suggest,
+)
 from gateway.core.condition import show, show_duration
 from gateway.core.document import Document, Path, Problem
-from gateway.core.profile import CommandSpec, EventSpec, FieldSpec, Profile, ReadingSpec, normalise
+from gateway.core.profile import (
+    CommandSpec,
+    EventSpec,
+    FieldSpec,
+    Profile,
+    ReadingSpec,
+    ReadingType,
+    RegisterSpec,
+    RegisterWrite,
+    normalise,
+)
 
 EXAMPLES_NEEDED: Final = 3
 """A profile is supported only with so many examples, one of them with a rejected value (design 4.2)."""
@@ -74,10 +93,7 @@ def make_profile(
             found.append(document.problem(("events", name), "press-lane", what, "add lane: alarm"))
         fields = _make_fields(document, ("events", name, "data"), event.data, found)
         events[name] = EventSpec(name, event.lane, event.press, fields)
-    commands = {
-        name: CommandSpec(name, _make_fields(document, ("commands", name, "args"), command.args, found))
-        for name, command in form.commands.items()
-    }
+    commands = {name: _make_command(document, name, command, found) for name, command in form.commands.items()}
     if form.heartbeat is not None and form.interval is not None and form.interval > form.heartbeat:
         what = (
             f"it reports every {show_duration(form.interval)} and counts as offline after "
@@ -159,6 +175,9 @@ def _make_reading(
         what = f"{form.unit} is no unit of {form.quantity}"
         mend = suggest(form.unit, (quantity.unit, *quantity.units))
         problems.append(document.problem((*here, "unit"), "unknown-unit", what, mend))
+    modbus = None
+    if form.modbus is not None:
+        modbus = _make_register(document, (*here, "modbus"), form.modbus, form.type, problems)
     if len(problems) > before:
         return None
     low, high = form.range if form.range is not None else (None, None)
@@ -175,7 +194,76 @@ def _make_reading(
         form.accumulates,
         form.unit,
         form.quantity,
+        modbus,
     )
+
+
+def _make_register(
+    document: Document, here: Path, form: RegisterForm, reading: ReadingType, problems: list[Problem]
+) -> RegisterSpec:
+    """Where a Modbus device keeps the reading. A kind says nothing of the type but for coils and discrete inputs, which
+    are bits; what is not written is a bit where it must be one, and otherwise an unsigned 16-bit number."""
+
+    def add(key: str, code: str, what: str, mend: str) -> None:
+        problems.append(document.problem((*here, key) if key else here, code, what, mend))
+
+    is_bits = form.kind in ("coil", "discrete")
+    type = form.type or ("bit" if is_bits or form.bit is not None else "uint16")
+    is_wide = type in ("int32", "uint32", "float32")
+    if reading == "text":
+        add("", "not-a-number", "a register holds a number, not a text", "remove modbus:, or write type: number")
+    elif type == "bit" and reading != "boolean":
+        add("type", "wrong-type", "one bit is true or false, not a number", "write type: boolean for the reading")
+    if is_bits and type != "bit":
+        add("type", "wrong-type", f"a {form.kind} is one bit, not {type}", "remove type:, or write kind: holding")
+    if is_bits and form.bit is not None:
+        add("bit", "wrong-value", f"a {form.kind} is one bit itself", "remove bit:, or write kind: holding")
+    if not is_bits and type == "bit" and form.bit is None:
+        add("type", "missing-key", "a register has 16 bits", "add bit: from 0 (the least significant) to 15")
+    if form.bit is not None and type != "bit":
+        add("bit", "wrong-value", f"bit: is of a bit, and this is {type}", "remove bit:, or write type: bit")
+    if form.order is not None and not is_wide:
+        add("order", "wrong-value", f"{type} has no order of its registers", "remove order:, or write a 32-bit type")
+    if is_wide and form.address == 65535:
+        add("register", "wrong-value", f"{type} takes two registers, and 65535 is the last", "write a lower register")
+    if form.scale is not None:
+        if reading == "boolean":
+            add("scale", "not-a-number", "what is true or false has no scale", "remove scale:")
+        elif form.scale == 0 or not math.isfinite(form.scale):
+            add("scale", "wrong-value", f"the scale is {form.scale:g}", "write a finite number other than 0")
+    scale = 1.0 if form.scale is None else form.scale
+    return RegisterSpec(form.address, form.kind, type, scale, form.order or "abcd", form.bit)
+
+
+def _make_command(document: Document, name: str, form: CommandForm, problems: list[Problem]) -> CommandSpec:
+    here: Path = ("commands", name)
+    args = _make_fields(document, (*here, "args"), form.args, problems)
+    modbus = None
+    if form.modbus is not None:
+        modbus = _make_register_write(document, (*here, "modbus"), form.modbus, args, problems)
+    return CommandSpec(name, args, modbus)
+
+
+def _make_register_write(
+    document: Document, here: Path, form: RegisterWriteForm, args: Mapping[str, FieldSpec], problems: list[Problem]
+) -> RegisterWrite:
+    most = 1 if form.kind == "coil" else 65535
+    at: Path = (*here, "value")
+    if isinstance(form.value, str):
+        arg = args.get(form.value)
+        if arg is None:
+            what = f"{form.value} is no argument of the command"
+            problems.append(document.problem(at, "unknown-argument", what, suggest(form.value, args)))
+        elif arg.type == "boolean":
+            pass
+        elif arg.type != "integer" or arg.low is None or arg.high is None or arg.low < 0 or arg.high > most:
+            what = f"not every value of {form.value} fits a {'coil' if most == 1 else 'register'}"
+            mend = f"declare it as an integer with a range inside [0, {most}], or as a boolean"
+            problems.append(document.problem(at, "wrong-value", what, mend))
+    elif form.value > most:
+        what = f"a coil is 0 or 1, not {form.value}"
+        problems.append(document.problem(at, "wrong-value", what, "write 0 or 1, or kind: holding"))
+    return RegisterWrite(form.address, form.value, form.kind)
 
 
 def _make_fields(

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.catalog import build_catalog
+from gateway.core.catalog import CatalogError, build_catalog
 from gateway.core.profile import (
     OUT_OF_RANGE,
     UNKNOWN_UNIT,
@@ -18,9 +18,11 @@ from gateway.core.profile import (
     FieldSpec,
     ReadingSpec,
     Refused,
+    RegisterSpec,
+    RegisterWrite,
     normalise,
 )
-from tests.core.files import SOUND
+from tests.core.files import SOUND, spoil
 
 FAHRENHEIT = {"degF": (0.5555555555555556, -17.77777777777778)}
 TEMPERATURE = ReadingSpec("t", "t", "number", "Cel", FAHRENHEIT, -40.0, 150.0)
@@ -158,3 +160,93 @@ def test_what_is_refused_never_shows_a_plate_or_a_picture() -> None:
         refused = FALL.refuse(data)
         assert refused is not None
         assert "鲁B12345" not in refused.value
+
+
+WITH_REGISTERS = """\
+  rounds: {type: integer, modbus: {register: 7}}
+  pressure: {type: number, modbus: {register: 0x10, type: float32, order: cdab}}
+  leak: {type: number, modbus: {register: 0, kind: input, type: int16, scale: 0.1}}
+  wet: {type: boolean, modbus: {register: 3, kind: discrete}}
+  tilted: {type: boolean, modbus: {register: 4, bit: 15}}
+commands:
+  reset: {modbus: {register: 2, kind: coil, value: 1}}
+  sound: {args: {seconds: {type: integer, range: [1, 600]}}, modbus: {register: 9, value: seconds}}
+"""
+
+
+def test_a_profile_says_where_a_modbus_device_keeps_its_readings_and_what_its_commands_write() -> None:
+    files, _, _ = spoil("heat-detector", "  rounds: {type: integer}\n", WITH_REGISTERS.replace("0x10", "16"))
+    profile = build_catalog(files).profiles["heat-detector"]
+    assert {name: spec.modbus for name, spec in profile.readings.items()} == {
+        "temperature": None,
+        "rounds": RegisterSpec(7, "holding", "uint16", 1.0, "abcd"),
+        "pressure": RegisterSpec(16, "holding", "float32", 1.0, "cdab"),
+        "leak": RegisterSpec(0, "input", "int16", 0.1, "abcd"),
+        "wet": RegisterSpec(3, "discrete", "bit"),
+        "tilted": RegisterSpec(4, "holding", "bit", bit=15),
+    }
+    assert profile.commands["reset"].modbus == RegisterWrite(2, 1, "coil")
+    assert profile.commands["sound"].modbus == RegisterWrite(9, "seconds")
+
+
+@pytest.mark.parametrize(
+    ("modbus", "what", "mend"),
+    [
+        ("{kind: coil}", "register is missing", "add register:"),
+        ("{register: 65536}", "65536 is not between 0 and 65535", "write a whole number from 0 to 65535"),
+        ("{register: 0x10}", "'0x10' is not a whole number", "write a whole number"),
+        ("{register: 1, kind: holdng}", "'holdng' is not allowed", "did you mean holding?"),
+        ("{register: 1, size: 2}", "unknown key 'size'", "known here: bit, kind, order, register, scale, type"),
+        ("{register: 1, bit: 3}", "one bit is true or false", "write type: boolean"),
+        ("{register: 1, type: bit}", "a register has 16 bits", "add bit: from 0"),
+        ("{register: 1, kind: coil}", "one bit is true or false", "write type: boolean"),
+        ("{register: 1, kind: coil, type: int16}", "a coil is one bit, not int16", "remove type:"),
+        ("{register: 1, kind: input, type: int16, bit: 2}", "bit: is of a bit", "remove bit:"),
+        ("{register: 1, bit: 16}", "16 is not between 0 and 15", "from 0 to 15"),
+        ("{register: 1, order: cdab}", "uint16 has no order", "remove order:"),
+        ("{register: 65535, type: uint32}", "uint32 takes two registers", "write a lower register"),
+        ("{register: 1, scale: 0}", "the scale is 0", "finite number other than 0"),
+    ],
+)
+def test_a_wrong_register_is_named_with_its_line_and_mend(modbus: str, what: str, mend: str) -> None:
+    files, path, line = spoil(
+        "heat-detector", "rounds: {type: integer}", f"rounds: {{type: integer, modbus: {modbus}}}"
+    )
+    with pytest.raises(CatalogError) as caught:
+        build_catalog(files)
+    assert any(
+        problem.file == path and problem.line == line and what in problem.what and mend in problem.mend
+        for problem in caught.value.problems
+    ), caught.value.problems
+
+
+def test_a_text_is_in_no_register_and_a_truth_value_has_no_scale() -> None:
+    files, _, _ = spoil("nb-smoke", "{type: text,", "{modbus: {register: 1}, type: text,")
+    with pytest.raises(CatalogError, match="a register holds a number, not a text"):
+        build_catalog(files)
+    files, _, _ = spoil("nb-smoke", "{type: boolean,", "{modbus: {register: 1, scale: 10}, type: boolean,")
+    with pytest.raises(CatalogError, match="has no scale"):
+        build_catalog(files)
+
+
+@pytest.mark.parametrize(
+    ("modbus", "what"),
+    [
+        ("{register: 1}", "value is missing"),
+        ("{register: 1, value: 65536}", "65536 cannot be written"),
+        ("{register: 1, value: true}", "true cannot be written"),
+        ("{register: 1, value: [1]}", "a list cannot be written"),
+        ("{register: 1, value: minuts}", "minuts is no argument of the command"),
+        ("{register: 1, kind: coil, value: 2}", "a coil is 0 or 1, not 2"),
+        ("{register: 1, kind: coil, value: minutes}", "not every value of minutes fits a coil"),
+        ("{register: 1, kind: input, value: 1}", "'input' is not allowed"),
+    ],
+)
+def test_a_wrong_write_is_named_with_its_line(modbus: str, what: str) -> None:
+    files, path, line = spoil("nb-smoke", "mute: {args:", f"mute: {{modbus: {modbus}, args:")
+    with pytest.raises(CatalogError) as caught:
+        build_catalog(files)
+    assert [(problem.file, problem.line) for problem in caught.value.problems] == [(path, line)] * len(
+        caught.value.problems
+    )
+    assert any(what in problem.what for problem in caught.value.problems), caught.value.problems
