@@ -79,8 +79,10 @@ class Desk(Protocol):
     def carried(self) -> Sequence[Carried]:
         """All devices on the driver's bus. Asked again at each round: the registry changes while the agent runs."""
 
-    async def take(self, *reports: Report) -> None:
-        """Makes reports durable, all or none; returns when they are on the disk. Raises NotTaken."""
+    async def take(self, *reports: Report) -> tuple[str, ...]:
+        """Makes reports durable, all or none; returns when they are on the disk. Raises NotTaken.
+
+        Gives the ids of the events among them, in order: what the incident's timeline will say."""
 
     def tell(self, address: str, trouble: str) -> None:
         """What is wrong with a device, or with the bus itself (``address`` empty), in words, for the agent's status;

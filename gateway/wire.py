@@ -139,12 +139,14 @@ class Status(Struct, frozen=True, gc=False, omit_defaults=True):
 
 
 class Reply(Struct, frozen=True, gc=False):
-    """What became of a command: ``done``, ``refused``, ``failed``, ``expired`` or another short code of the driver."""
+    """What became of a command: ``done``, ``refused``, ``failed``, ``expired`` or another short code of the driver.
+    ``incident`` names the incident for which the source acted by itself, while nobody at the gateway heard."""
 
     command: str
     device: str
     outcome: str
     detail: str = ""
+    incident: str = ""
 
 
 class StatusFrom(Struct, frozen=True, gc=False):
@@ -1091,6 +1093,7 @@ class _ReplyBody(Struct, gc=False, kw_only=True, omit_defaults=True):
     device: Annotated[str, Meta(pattern=r"^[a-z0-9-]{1,48}\Z")]
     outcome: Annotated[str, Meta(pattern=r"^[a-z0-9-]{1,32}\Z")]
     detail: _Text = ""
+    incident: Annotated[str, Meta(max_length=64)] = ""
 
 
 _B = TypeVar("_B", bound=Struct)
@@ -1131,7 +1134,7 @@ def _decode_reply(address: Topic, payload: bytes) -> ReplyFrom | Quarantine:
         body = _read_body(payload, _ReplyBody)
     except _Refused as refused:
         return Quarantine(refused.reason, refused.detail)
-    reply = Reply(body.command, body.device, body.outcome, body.detail)
+    reply = Reply(body.command, body.device, body.outcome, body.detail, body.incident)
     return ReplyFrom(address.community, address.source, reply)
 
 
@@ -1225,6 +1228,7 @@ def encode_reply(reply: Reply) -> bytes:
             device=reply.device,
             outcome=reply.outcome,
             detail=reply.detail[:TEXT_LIMIT],
+            incident=reply.incident,
         )
     )
 

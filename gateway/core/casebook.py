@@ -339,12 +339,18 @@ class Casebook:
             if response.command in d.profile.commands and d.device.state is not DeviceState.RETIRED
         ]
 
-    def hear_answer(self, command: str, device: str, outcome: str) -> None:
-        """A command's outcome is written to the incident that it was for."""
-        id = self._commands.pop(command, None)
-        incident = self._incidents.get(id) if id is not None else None
-        if incident is not None:
-            self._put(cases.note(incident, "answered", outcome[:WHY_LIMIT], self.now, device=device))
+    def hear_answer(self, command: str, device: str, outcome: str, incident_id: str = "") -> None:
+        """A command's outcome is written to the incident that it was for; that of an act of the agent's own to the one
+        that it names."""
+        known = self._commands.pop(command, None)
+        incident = self._incidents.get(known or incident_id)
+        if incident is None:
+            return
+        outcome = outcome[:WHY_LIMIT]
+        is_told = any((line.what, line.device, line.why) == ("answered", device, outcome) for line in incident.timeline)
+        # Of what it was not asked for, a source tells once, and not without end.
+        if known is not None or not (is_told or len(incident.timeline) >= cases.PRESS_LINES):
+            self._put(cases.note(incident, "answered", outcome, self.now, device=device))
 
 
 def _fill(title: Mapping[str, str], place: str, device: str) -> dict[str, str]:

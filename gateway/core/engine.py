@@ -138,7 +138,8 @@ class Engine:
                 self._excuse(event)
             case Answer(_, reply):
                 self._fire_deadlines(now - 1)
-                self._cases.hear_answer(reply.command, reply.device, f"{reply.outcome} {reply.detail}".strip())
+                outcome = f"{reply.outcome} {reply.detail}".strip()
+                self._cases.hear_answer(reply.command, reply.device, outcome, reply.incident)
             case Press():
                 self._press(event, now)
             case RegistryChange():
