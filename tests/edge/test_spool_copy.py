@@ -197,3 +197,16 @@ def test_of_those_in_doubt_one_that_is_put_aside_lets_the_next_go(tmp_path: Path
     spool.park(ALARM, 2)
     assert buttons(spool.waiting(ALARM)) == ["b11"]
     spool.close()
+
+
+def test_what_was_sent_in_doubt_is_known_as_sent_when_it_is_no_longer_there(tmp_path: Path) -> None:
+    path = tmp_path / "spool.db"
+    start(path).close()
+    spool = start(path)
+    presses(spool, 0, 1)
+    spool.note_sent(ALARM, [1])
+    spool.park(ALARM, 1)
+    # The gateway had taken it in after all, and says so late: that is no sign of a copy.
+    assert not spool.settle(receipt(spool, ALARM, 1)).renewed
+    assert spool.describe(ALARM).parked == 1
+    spool.close()
