@@ -235,6 +235,7 @@ class Agent:
         spec = carried.profile.commands.get(name)
         if spec is None:
             return Done("refused", f"{carried.profile.id} has no command {name}")
+        args = {argument: self._in_our_language(value) for argument, value in args.items()}
         for argument, field in spec.args.items():
             if argument not in args or (reason := field.refuse(args[argument])) is not None:
                 what = "is missing" if argument not in args else f"is {reason}"
@@ -250,6 +251,12 @@ class Agent:
         except Exception as error:  # A driver's fault must not end the agent.
             log.exception("the driver of %s failed", carried.bus)
             return Done("failed", f"{type(error).__name__}: {error}")
+
+    def _in_our_language(self, value: object) -> object:
+        """A text that is given by language, in ours; everything else as it is."""
+        if isinstance(value, dict) and value:
+            return value.get(self.config.language, next(iter(value.values())))
+        return value
 
     async def _tell_forever(self) -> None:
         """Tells outcomes; those of our own acts when the alarms before them are receipted, so that their incident is

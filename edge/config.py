@@ -10,7 +10,7 @@ import importlib
 import re
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Final, cast
+from typing import Annotated, Any, Final, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -77,13 +77,14 @@ class ClockSection(_Section):
 
 class AgentConfig(_Section):
     """All that an agent is told. ``buses`` are the driver sections, one table ``[[bus]]`` each, checked by their
-    drivers. ``status_s`` is how often it reports its own state."""
+    drivers. ``language`` is the one that is spoken aloud; ``status_s`` is how often the agent reports its own state."""
 
     community: Annotated[str, Field(pattern=_ID)]
     source: Annotated[str, Field(pattern=_ID)]
     data: Path = Path("agent-data")
     profiles: Path = Path("device_profiles")
     rules: Path = Path("rules")
+    language: Literal["zh", "en"] = "zh"
     status_s: Annotated[float, Field(ge=1, le=3600)] = 60
     link: LinkSection
     spool: SpoolSection = SpoolSection()

@@ -1,0 +1,117 @@
+"""An agent in the test's own process, on a bus of the test's own, beside a real gateway and a real broker."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from msgspec.structs import replace
+
+from edge.agent import Agent
+from edge.config import AgentConfig, ClockSection, LinkSection, SpoolSection
+from edge.ports import Carried, Desk, Lamp, Order, Outcome, Report
+from gateway.wire import Lane, Measurement, Signal
+from tests.acceptance.stage import Stage
+from tests.core.worlds import COMMUNITY, DEVICES, ROOT
+
+BUS_DEVICES = tuple(replace(device, address=f"wall/{device.id}") for device in DEVICES)
+"""The small community's devices, all on one bus."""
+
+
+class Wall:
+    """A bus whose devices the test presses and reads. Implements `edge.ports.Driver`."""
+
+    def __init__(self) -> None:
+        self.desk: Desk | None = None
+        self.orders: list[Order] = []
+        self.lamps: list[tuple[str, Lamp]] = []
+        self.answer = Outcome("done", "as asked")
+
+    async def run(self, desk: Desk) -> None:
+        self.desk = desk
+        await asyncio.Event().wait()
+
+    async def perform(self, order: Order) -> Outcome:
+        self.orders.append(order)
+        return self.answer
+
+    async def show(self, device: Carried, lamp: Lamp) -> None:
+        self.lamps.append((device.id, lamp))
+
+    async def press(self, device: str = "sos-1") -> str:
+        """The event id, once the press is on the disk."""
+        assert self.desk is not None
+        [id] = await self.desk.take(Report(device, (Signal(device, "pressed"),)))
+        return id
+
+    async def read(self, device: str, reading: str, value: float | bool) -> None:
+        assert self.desk is not None
+        await self.desk.take(Report(device, (), (Measurement(f"{device}:{reading}", value),)))
+
+
+class AgentHouse:
+    """The agent runs between `start` and `stop` or `crash`; its data folder outlives it."""
+
+    def __init__(self, stage: Stage, folder: Path, **options: Any) -> None:
+        clock = stage.settings
+        self.config = AgentConfig(
+            community=COMMUNITY.id,
+            source="agent-1",
+            data=folder,
+            profiles=ROOT / "device_profiles",
+            rules=ROOT / "rules",
+            link=LinkSection(url=stage.broker.url, **options),
+            spool=SpoolSection(pack_s=0.2),
+            clock=ClockSection(
+                speed=float(clock.get("SCG_CLOCK__SPEED", 1)),
+                anchor_real=int(clock.get("SCG_CLOCK__ANCHOR_REAL", 0)),
+                anchor=int(clock.get("SCG_CLOCK__ANCHOR", 0)),
+            ),
+            status_s=1,
+        )
+        self.wall = Wall()
+        self.agent: Agent | None = None
+        self._running: asyncio.Task[None] | None = None
+
+    async def start(self) -> Wall:
+        self.wall = Wall()
+        self.agent = Agent(self.config, {"wall": self.wall})
+        self._running = asyncio.create_task(self.agent.run())
+        await until(lambda: self.wall.desk is not None)
+        return self.wall
+
+    async def stop(self) -> None:
+        if self._running is not None:
+            self._running.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._running
+            self._running = None
+
+    @property
+    def is_hearing(self) -> bool:
+        assert self.agent is not None
+        return self.agent._link.is_hearing
+
+    async def wait_linked(self) -> None:
+        """Until the gateway hears, and the list of devices is here."""
+        assert self.agent is not None
+        agent = self.agent
+        await until(lambda: self.is_hearing and agent.directory.get("sos-1") is not None)
+
+    async def wait_settled(self) -> None:
+        """Until everything has its receipt."""
+        assert self.agent is not None
+        keeper = self.agent._keeper
+        async with asyncio.timeout(30):
+            while any([await keeper.call(keeper.spool.depth, lane) for lane in Lane]):  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+
+
+async def until(is_so: Callable[[], object], timeout_s: float = 20.0) -> None:
+    """Until something is so."""
+    async with asyncio.timeout(timeout_s):
+        while not is_so():  # noqa: ASYNC110 - what it waits for has no event of its own
+            await asyncio.sleep(0.02)

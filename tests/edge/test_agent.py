@@ -1,0 +1,154 @@
+"""The agent between a bus and a real gateway: nothing lost, lamps lit, commands obeyed, fires judged alone."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import paho.mqtt.publish as publish
+import pytest
+
+from edge.ports import Lamp, Outcome
+from gateway.wire import CommandMessage, encode_command, topic_of
+from tests.acceptance.stage import Stage, events_of
+from tests.conftest import StartMosquitto
+from tests.edge.agents import BUS_DEVICES, AgentHouse, until
+
+MakeHouse = Callable[..., AgentHouse]
+
+
+@pytest.fixture
+def stage(tmp_path: Path, start_mosquitto: StartMosquitto) -> Iterator[Stage]:
+    with closing(Stage(tmp_path, start_mosquitto("max_inflight_messages 0"))) as made:
+        made.register(devices=BUS_DEVICES)
+        yield made
+
+
+@pytest.fixture
+async def make_house(stage: Stage, tmp_path: Path) -> AsyncIterator[MakeHouse]:
+    houses: list[AgentHouse] = []
+
+    def make(**options: object) -> AgentHouse:
+        houses.append(AgentHouse(stage, tmp_path / "agent", **options))
+        return houses[-1]
+
+    yield make
+    for house in houses:
+        await house.stop()
+
+
+def assert_once(presses: list[str], stage: Stage) -> None:
+    events = events_of(stage.incidents())
+    assert {press: len(events.get(press, [])) for press in presses} == dict.fromkeys(presses, 1)
+
+
+async def test_a_press_is_an_incident_and_its_lamp_is_lit(stage: Stage, make_house: MakeHouse) -> None:
+    stage.start()
+    house = make_house()
+    wall = await house.start()
+    await house.wait_linked()
+    press = await wall.press()
+    await wall.read("room-1", "temperature", 21.5)
+    await house.wait_settled()
+    assert_once([press], stage)
+    await until(lambda: wall.lamps == [("sos-1", Lamp.RECORDED)])
+
+
+async def test_nothing_is_lost_while_gateway_agent_and_broker_come_and_go(stage: Stage, make_house: MakeHouse) -> None:
+    stage.start()
+    house = make_house()
+    wall = await house.start()
+    await house.wait_linked()
+    presses = []
+    for number in range(90):
+        presses.append(await wall.press(("sos-1", "sos-2")[number % 2]))
+        await wall.read("room-1", "temperature", 20.0 + number % 3)
+        await asyncio.sleep(0.01)
+        match number:
+            case 15:
+                await asyncio.to_thread(stage.kill)
+            case 30:
+                await asyncio.to_thread(stage.start)
+            case 45:
+                stage.broker.kill()
+            case 55:
+                await asyncio.to_thread(stage.broker.start)
+            case 70:
+                await house.stop()
+                wall = await house.start()
+    await house.wait_settled()
+    assert_once(list(dict.fromkeys(presses)), stage)
+
+
+async def test_a_command_is_done_once_and_its_outcome_told(stage: Stage, make_house: MakeHouse) -> None:
+    stage.start()
+    house = make_house()
+    wall = await house.start()
+    await house.wait_linked()
+    await wall.press()
+    await house.wait_settled()  # The receipt tells the gateway's time.
+
+    def command(id: str, device: str, name: str, expires_in: int = 60_000, **args: object) -> None:
+        message = CommandMessage(id, device, name, args, stage.now() + expires_in)
+        topic = topic_of("c001", "agent-1", "command")
+        publish.single(topic, encode_command(message), 1, hostname=stage.broker.host, port=stage.broker.port)
+
+    def told() -> dict[str, tuple[str, str]]:
+        import sqlite3
+
+        with closing(sqlite3.connect(house.config.data / "orders.db")) as db:
+            return {row[0]: (row[1], row[2]) for row in db.execute("SELECT id, outcome, detail FROM acted WHERE told")}
+
+    for _ in range(3):
+        command("one", "speaker-1", "broadcast", text="请撤离")
+    command("two", "speaker-1", "dance")
+    command("three", "nobody", "broadcast", text="a")
+    command("four", "speaker-1", "broadcast", text=5)
+    command("five", "speaker-1", "broadcast", expires_in=-1_000, text="太迟了")
+    await until(lambda: set(told()) == {"one", "two", "three", "four", "five"})
+    outcomes = told()
+    assert outcomes["one"] == ("done", "as asked")
+    assert outcomes["two"] == ("refused", "ip-speaker has no command dance")
+    assert outcomes["three"][0] == "refused"
+    assert outcomes["four"] == ("refused", "the argument text is wrong-type")
+    assert outcomes["five"][0] == "expired"
+    assert [order.id for order in wall.orders] == ["one"]
+    wall.answer = Outcome("failed", "the amplifier is off")
+    command("six", "speaker-1", "broadcast", text="b")
+    await until(lambda: told().get("six") == ("failed", "the amplifier is off"))
+    await house.stop()
+    wall = await house.start()
+    await house.wait_linked()
+    command("one", "speaker-1", "broadcast", text="请撤离")
+    command("seven", "speaker-1", "broadcast", text="c")
+    await until(lambda: "seven" in told())
+    assert [order.id for order in wall.orders] == ["seven"]
+
+
+async def test_a_fire_is_answered_while_nobody_hears_and_is_one_incident_after(
+    stage: Stage, make_house: MakeHouse
+) -> None:
+    stage.move_clock(speed=10)
+    stage.start()
+    house = make_house()
+    wall = await house.start()
+    await house.wait_linked()
+    await asyncio.to_thread(stage.kill)
+    await until(lambda: not house.is_hearing)
+    await wall.read("smoke-1", "smoke", True)
+    await until(lambda: [order.device.id for order in wall.orders] == ["speaker-1"])
+    await asyncio.to_thread(stage.start)
+    await house.wait_linked()
+    await house.wait_settled()
+
+    def fires() -> list[list[str]]:
+        return [[line.what for line in i.timeline] for i in stage.incidents() if i.cause == "fire"]
+
+    await until(lambda: fires() and "answered" in fires()[0])
+    assert len(fires()) == 1
+    assert len(wall.orders) == 1
+    [fire] = [incident for incident in stage.incidents() if incident.cause == "fire"]
+    [answered] = [line for line in fire.timeline if line.what == "answered"]
+    assert "by the agent itself" in answered.why
