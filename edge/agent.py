@@ -122,18 +122,17 @@ class Agent:
         entries = self._enter(reports)
         if not entries:
             return ()
-        spool = self._keeper.spool
         try:
-            seqs = await self._keeper.take(entries)
+            spool, seqs = await self._keeper.take(entries)
         except Unfit as error:
             log.error("a device said what no message can hold, it is left out: %s", error)
             return ()
         ids: list[str] = []
         for entry, seq in zip(entries, seqs, strict=True):
             source, lane = self.config.source, entry.lane
-            ids += [f"{source}/{spool.id}/{lane}/{seq}/{index}" for index in range(len(entry.signals))]
+            ids += [f"{source}/{spool}/{lane}/{seq}/{index}" for index in range(len(entry.signals))]
             if lane is Lane.ALARM:
-                self._judge(entry, seq)
+                self._judge(entry, spool, seq)
         self._link.wake(tuple(seq for entry, seq in zip(entries, seqs, strict=True) if entry.lane is Lane.ALARM))
         return tuple(ids)
 
@@ -173,13 +172,13 @@ class Agent:
 
     # --- judging while nobody hears ----------------------------------------------------------------------------------
 
-    def _judge(self, entry: Entry, seq: int) -> None:
+    def _judge(self, entry: Entry, spool: str, seq: int) -> None:
         config = self.config
         message = Message(
             config.community,
             config.source,
             entry.lane,
-            self._keeper.spool.id,
+            spool,
             seq,
             0,
             entry.taken_at,
