@@ -208,6 +208,14 @@ class RegisterWriteForm(Form):
     value: Written = Field(description="value: what to write, or the name of an argument")
 
 
+class MqttWriteForm(Form):
+    """What a command publishes to a device on a local broker."""
+
+    payload: object = Field(description="payload: what is published, as JSON")
+    topic: str = ""
+    answered: bool = True
+
+
 class ReadingForm(Form):
     """One reading of a profile."""
 
@@ -245,6 +253,7 @@ class CommandForm(Form):
 
     args: dict[Name, FieldForm] = {}
     modbus: RegisterWriteForm | None = None
+    mqtt: MqttWriteForm | None = None
 
 
 class ExampleForm(Form):

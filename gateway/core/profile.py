@@ -67,6 +67,16 @@ class RegisterWrite(Struct, frozen=True):
     kind: Literal["holding", "coil"] = "holding"
 
 
+class MqttWrite(Struct, frozen=True):
+    """What a command publishes to a device on a local broker. A text ``{name}`` anywhere in ``payload`` stands for the
+    command's argument of this name. ``topic`` is the device's own word for the command, where it has one topic each.
+    ``answered``: the device says its new state when it has done it."""
+
+    payload: object
+    topic: str = ""
+    answered: bool = True
+
+
 class ReadingSpec(Struct, frozen=True, dict=True):
     """One reading of a profile.
 
@@ -171,12 +181,13 @@ class EventSpec(Struct, frozen=True):
 
 
 class CommandSpec(Struct, frozen=True):
-    """One command of a profile, with its arguments; all of them must be given. ``modbus`` is what it writes to a device
-    on such a bus."""
+    """One command of a profile, with its arguments; all of them must be given. ``modbus`` and ``mqtt`` are what it
+    writes or publishes to a device on such a bus."""
 
     id: str
     args: dict[str, FieldSpec] = {}
     modbus: RegisterWrite | None = None
+    mqtt: MqttWrite | None = None
 
 
 class Profile(Struct, frozen=True):
@@ -195,6 +206,23 @@ class Profile(Struct, frozen=True):
     sources: tuple[str, ...] = ()
 
 
+ABSENT: Final = object()
+"""What `find_raw` gives for a field that is not there."""
+
+
+def find_raw(raw: Mapping[str, object], field: str) -> object:
+    """A field of a device's own message, or ABSENT. A dot goes into an object: ``AM2301.Temperature`` is Temperature in
+    AM2301, unless the message has a field of that whole name."""
+    if field in raw:
+        return raw[field]
+    found: object = raw
+    for step in field.split("."):
+        if not isinstance(found, Mapping) or step not in found:
+            return ABSENT
+        found = found[step]
+    return found
+
+
 def normalise(profile: Profile, raw: Mapping[str, object]) -> tuple[dict[str, Value], dict[str, str]]:
     """A device's own message → (believed values, rejected reading → reason), by reading.
 
@@ -204,9 +232,10 @@ def normalise(profile: Profile, raw: Mapping[str, object]) -> tuple[dict[str, Va
     values: dict[str, Value] = {}
     rejected: dict[str, str] = {}
     for spec in profile.readings.values():
-        if spec.raw not in raw:
+        found = find_raw(raw, spec.raw)
+        if found is ABSENT:
             continue
-        value = spec.believe(raw[spec.raw], spec.raw_unit)
+        value = spec.believe(found, spec.raw_unit)
         if isinstance(value, Disbelief):
             rejected[spec.id] = value.reason
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Final
 
@@ -11,6 +12,7 @@ from msgspec import Struct
 from gateway.core.authoring import (
     CommandForm,
     FieldForm,
+    MqttWriteForm,
     ProfileForm,
     ReadingForm,
     RegisterForm,
@@ -24,6 +26,7 @@ from gateway.core.profile import (
     CommandSpec,
     EventSpec,
     FieldSpec,
+    MqttWrite,
     Profile,
     ReadingSpec,
     ReadingType,
@@ -241,7 +244,29 @@ def _make_command(document: Document, name: str, form: CommandForm, problems: li
     modbus = None
     if form.modbus is not None:
         modbus = _make_register_write(document, (*here, "modbus"), form.modbus, args, problems)
-    return CommandSpec(name, args, modbus)
+    mqtt = None
+    if form.mqtt is not None:
+        mqtt = _make_mqtt_write(document, (*here, "mqtt"), form.mqtt, args, problems)
+    return CommandSpec(name, args, modbus, mqtt)
+
+
+def _make_mqtt_write(
+    document: Document, here: Path, form: MqttWriteForm, args: Mapping[str, FieldSpec], problems: list[Problem]
+) -> MqttWrite:
+    if not re.fullmatch(r"[A-Za-z0-9_-]{0,64}", form.topic):
+        what = f"{form.topic!r} is not one level of a topic"
+        mend = "write the device's own word for the command, of A-Z, a-z, 0-9, _ and -"
+        problems.append(document.problem((*here, "topic"), "wrong-value", what, mend))
+    level: list[object] = [form.payload]
+    while level:
+        inner: list[object] = []
+        for part in level:
+            if isinstance(part, str) and (named := re.fullmatch(r"\{(\w+)\}", part)) and named[1] not in args:
+                what = f"{named[1]} is no argument of the command"
+                problems.append(document.problem((*here, "payload"), "unknown-argument", what, suggest(named[1], args)))
+            inner += part.values() if isinstance(part, dict) else part if isinstance(part, list) else ()
+        level = inner
+    return MqttWrite(form.payload, form.topic, form.answered)
 
 
 def _make_register_write(

@@ -16,6 +16,7 @@ from gateway.core.profile import (
     Disbelief,
     EventSpec,
     FieldSpec,
+    MqttWrite,
     ReadingSpec,
     Refused,
     RegisterSpec,
@@ -117,6 +118,22 @@ def test_normalise_takes_a_devices_own_message_apart() -> None:
         {"rounds": "wrong-type"},
     )
     assert normalise(profile, {}) == ({}, {})
+
+
+def test_a_dot_goes_into_an_object_unless_a_field_is_called_so() -> None:
+    files, _, _ = spoil("heat-detector", "temperature: {from: f,", "temperature: {from: a.b.f,")
+    example = "{in: {f: 302, rounds: 3}, out: {temperature: 150, rounds: 3}}"
+    path = "device_profiles/heat/heat-detector.yaml"
+    files[path] = files[path].replace(
+        example, "{in: {a: {b: {f: 302}}, rounds: 3}, out: {temperature: 150, rounds: 3}}"
+    )
+    files[path] = files[path].replace("{in: {f: 303,", "{in: {a.b.f: 303,")
+    profile = build_catalog(files).profiles["heat-detector"]
+    assert normalise(profile, {"a": {"b": {"f": 212}}}) == ({"temperature": 100.0}, {})
+    assert normalise(profile, {"a.b.f": 32, "a": {"b": {"f": 212}}}) == ({"temperature": 0.0}, {})
+    nothing: tuple[object, ...] = ({"b": {}}, {"b": 5}, {"b.f": 1}, 5, None, "b", ["b"])
+    for a in nothing:
+        assert normalise(profile, {"a": a}) == ({}, {})
 
 
 FALL = EventSpec(
@@ -244,6 +261,34 @@ def test_a_text_is_in_no_register_and_a_truth_value_has_no_scale() -> None:
 )
 def test_a_wrong_write_is_named_with_its_line(modbus: str, what: str) -> None:
     files, path, line = spoil("nb-smoke", "mute: {args:", f"mute: {{modbus: {modbus}, args:")
+    with pytest.raises(CatalogError) as caught:
+        build_catalog(files)
+    assert [(problem.file, problem.line) for problem in caught.value.problems] == [(path, line)] * len(
+        caught.value.problems
+    )
+    assert any(what in problem.what for problem in caught.value.problems), caught.value.problems
+
+
+def test_a_profile_says_what_its_commands_publish_to_a_device_on_a_local_broker() -> None:
+    mqtt = 'mqtt: {topic: MUTE, payload: {mute: ["{minutes}", "on {minutes}"]}, answered: false}'
+    files, _, _ = spoil("nb-smoke", "mute: {args:", f"mute: {{{mqtt}, args:")
+    spec = build_catalog(files).profiles["nb-smoke"].commands["mute"]
+    assert spec.mqtt == MqttWrite({"mute": ["{minutes}", "on {minutes}"]}, "MUTE", answered=False)
+
+
+@pytest.mark.parametrize(
+    ("mqtt", "what"),
+    [
+        ("{topic: POWER}", "payload is missing"),
+        ('{payload: {mute: "{minuts}"}}', "minuts is no argument of the command"),
+        ('{payload: [1, {a: ["{x}"]}]}', "x is no argument of the command"),
+        ("{payload: 1, topic: a/b}", "'a/b' is not one level of a topic"),
+        ("{payload: 1, topic: '#'}", "'#' is not one level of a topic"),
+        ("{payload: 1, answered: maybe}", "'maybe' is not true or false"),
+    ],
+)
+def test_what_cannot_be_published_is_named_with_its_line(mqtt: str, what: str) -> None:
+    files, path, line = spoil("nb-smoke", "mute: {args:", f"mute: {{mqtt: {mqtt}, args:")
     with pytest.raises(CatalogError) as caught:
         build_catalog(files)
     assert [(problem.file, problem.line) for problem in caught.value.problems] == [(path, line)] * len(
