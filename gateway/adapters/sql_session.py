@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
@@ -143,13 +144,14 @@ def _make_sqlite(url: URL, busy_s: float, *, writes: bool, is_memory: bool) -> E
         options |= {"pool_size": READERS, "max_overflow": READERS, "pool_timeout": busy_s}
     engine = create_engine(url, **options)
     # FULL: what is committed is on the disk. A writer's cache holds the newest pages of every community's journal.
-    pragmas = ["journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"]
+    pragmas = ["synchronous=FULL", "foreign_keys=ON"]
     pragmas += ["cache_size=-32000", f"journal_size_limit={64 << 20}"] if writes else ["query_only=ON"]
 
     @event.listens_for(engine, "connect")
     def prepare(connection: Any, record: object) -> None:
         # Transactions are begun by us: the driver would begin them too late to take the write lock at once.
         connection.isolation_level = None
+        _use_write_ahead_log(connection, busy_s)
         for pragma in pragmas:
             connection.execute(f"PRAGMA {pragma}")
 
@@ -158,6 +160,21 @@ def _make_sqlite(url: URL, busy_s: float, *, writes: bool, is_memory: bool) -> E
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
     return engine
+
+
+def _use_write_ahead_log(connection: Any, busy_s: float) -> None:
+    """Where several programs open a new file at once, all but one find it locked for a moment: to change the journal's
+    mode, SQLite does not wait as it does for a statement."""
+    deadline = time.monotonic() + busy_s
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+        else:
+            return
 
 
 def _make_postgres(url: URL, busy_s: float, *, writes: bool) -> Engine:
