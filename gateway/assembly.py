@@ -159,7 +159,7 @@ async def serve(settings: Settings, *, stats: bool = False, stop: asyncio.Event 
             open_seal(settings, catalog),
             on_effects=lambda: outbox.kick(),
         )
-        outbox = Outbox(ledger, pipeline.on_ledger, platform, inbox.publish, clock)
+        outbox = Outbox(ledger, pipeline.on_ledger, platform, inbox, clock)
         inbox.on_link(pipeline.link_changed)
         await inbox.start()
         await pipeline.start()

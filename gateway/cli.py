@@ -154,6 +154,19 @@ def incidents(
 
 
 @app.command()
+def sources(
+    config: ConfigOption = None,
+    community: Annotated[str | None, typer.Option(help="of this community only")] = None,
+) -> None:
+    """Print what each source last said of itself, one JSON object per line: whether it is there, how much waits in its
+    spool, how many readings it dropped, and which of its devices are sick."""
+    ledger = assembly.open_migrated_ledger(read_settings(config))
+    for view in ledger.sources(community):
+        typer.echo(msgspec.json.encode(view).decode())
+    ledger.close()
+
+
+@app.command()
 def resend(
     effect: Annotated[str, typer.Argument(help="the id of a delivery on the dead-letter list")],
     config: ConfigOption = None,

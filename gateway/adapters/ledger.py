@@ -32,12 +32,17 @@ from gateway.runtime.ports import (
     OutboxRow,
     OutboxState,
     Outcome,
+    SourceView,
 )
+from gateway.wire import Status
 
 MIGRATIONS: Final = Path(__file__).parent / "migrations"
 MIGRATION_LOCK: Final = 0x5C6_1ED6E4
 """Two programs that start together on one PostgreSQL migrate one after the other. Any number serves that nobody else
 uses in this database."""
+
+ANSWER_GRACE_MS: Final = 60_000
+"""An answer may come so much later than the command's time: it was done in time, and told when the link was there."""
 
 PAGE: Final = 1_000
 """Journal rows that are read in one transaction."""
@@ -45,6 +50,7 @@ PAGE: Final = 1_000
 _effects: Final = msgspec.json.Decoder(Deliver | Command)
 _incidents: Final = msgspec.json.Decoder(Incident)
 _devices: Final = msgspec.json.Decoder(Device)
+_statuses: Final = msgspec.json.Decoder(Status)
 _communities: Final = msgspec.json.Decoder(Community)
 _catalogs: Final = msgspec.json.Decoder(dict[str, str])
 _encode: Final = msgspec.json.encode
@@ -238,6 +244,15 @@ class SqlLedger:
                 [(o.at, clip(o.detail), o.at, o.id) for o in final if o.state is OutboxState.DEAD],
             )
 
+    def time_out_commands(self, now: int) -> None:
+        with self.database.writing() as session:
+            session.run(
+                "UPDATE command SET state = 'timed-out', detail = 'no answer', updated_at = ? "
+                "WHERE state = 'sent' AND expires_at < ?",
+                now,
+                now - ANSWER_GRACE_MS,
+            )
+
     def resend_dead(self, id: str, now: int) -> bool:
         with self.database.writing() as session:
             changed = session.run(
@@ -288,6 +303,12 @@ class SqlLedger:
             else:
                 rows = session.select("SELECT document FROM device WHERE community = ? ORDER BY id", community)
             return [_devices.decode(document) for (document,) in rows]
+
+    def sources(self, community: str | None = None) -> list[SourceView]:
+        sql = "SELECT community, id, seen_at, document FROM source WHERE ? IN ('', community) ORDER BY community, id"
+        with self.database.reading() as session:
+            rows = session.select(sql, community or "")
+        return [SourceView(in_, id, at, _statuses.decode(document)) for in_, id, at, document in rows]
 
     def counts(self) -> dict[str, dict[str, int]]:
         """Besides what the port names: ``incidents`` and ``notices`` by state."""

@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from gateway.adapters.sql_session import Row, Session
 from gateway.core.incident import FINAL
-from gateway.core.model import Answer, CursorMove, Deliver, Device, Effect, Incident, Rejected, Transition
+from gateway.core.model import Answer, CursorMove, Deliver, Device, Effect, Incident, Presence, Rejected, Transition
 from gateway.core.model import Command as CommandEffect
 from gateway.runtime.ports import Batch, Checkpoint, CommitRefused, Entry, Fence, FenceLost, Quarantined
 
@@ -41,6 +41,7 @@ T = TypeVar("T")
 
 _encode: Final = msgspec.json.encode
 _answers: Final = msgspec.json.Decoder(Answer)
+_presences: Final = msgspec.json.Decoder(Presence)
 
 
 def write_batch(session: Session, batch: Batch) -> None:
@@ -82,6 +83,7 @@ class _Gathered:
         self._rejected: dict[tuple[str, str], dict[tuple[str, str, str], _Count[str]]] = {}
         self._effects: list[tuple[int, str, Effect]] = []
         self._answers: list[tuple[int, str, Answer]] = []
+        self._presences: dict[tuple[str, str], tuple[int, Presence]] = {}
 
     def take(self, entries: Iterable[Entry], fenced: set[str]) -> None:
         journal, cursors = self._journal, self._cursors
@@ -100,6 +102,9 @@ class _Gathered:
                 self._take_step(e)
             if e.kind == "answer":
                 self._answers.append((e.at, community, _answers.decode(e.body)))
+            elif e.kind == "presence" and not step.answer:
+                presence = _presences.decode(e.body)
+                self._presences[community, presence.source] = e.at, presence
 
     def _take_step(self, e: Entry) -> None:
         step, community = e.step, e.community
@@ -137,6 +142,10 @@ class _Gathered:
             self._write_rejected(session)
         if self._effects:
             self._write_effects(session)
+        session.run_many(
+            _PUT_SOURCE,
+            [(*key, p.status.online, at, _encode(p.status)) for key, (at, p) in self._presences.items()],
+        )
         session.run_many(
             "UPDATE command SET state = ?, detail = ?, updated_at = ? WHERE id = ? AND community = ? AND source = ?",
             [
@@ -374,6 +383,11 @@ _PUT_DEVICE: Final = (
     "INSERT INTO device (community, id, source, profile, place, state, document) VALUES (?, ?, ?, ?, ?, ?, ?) "
     "ON CONFLICT (community, id) DO UPDATE SET source = excluded.source, profile = excluded.profile, "
     "place = excluded.place, state = excluded.state, document = excluded.document"
+)
+_PUT_SOURCE: Final = (
+    "INSERT INTO source (community, id, is_online, seen_at, document) VALUES (?, ?, ?, ?, ?) "
+    "ON CONFLICT (community, id) DO UPDATE SET is_online = excluded.is_online, seen_at = excluded.seen_at, "
+    "document = excluded.document"
 )
 _COUNT_REJECTED: Final = (
     "INSERT INTO rejected (community, source, device, reading, reason, value, count, first_at, last_at) "

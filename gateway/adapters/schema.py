@@ -210,6 +210,18 @@ command = _table(
     Column("created_at", NUMBER, nullable=False),
     Column("updated_at", NUMBER, nullable=False),
     Column("expires_at", NUMBER, nullable=False),
+    Index("ix_command_sent", "expires_at", **_where("state = 'sent'")),
+)
+
+# What each source last said of itself; its cursors and devices are elsewhere.
+source = _table(
+    "source",
+    Column("community", Text, ForeignKey("community.id"), nullable=False),
+    Column("id", Text, nullable=False),
+    Column("is_online", FLAG, nullable=False),
+    Column("seen_at", NUMBER, nullable=False),
+    Column("document", LargeBinary, nullable=False),
+    PrimaryKeyConstraint("community", "id"),
 )
 
 quarantine = _table(

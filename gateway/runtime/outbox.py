@@ -1,121 +1,190 @@
-"""Performs what was committed: tells the central platform, commands devices. At least once, with idempotency keys."""
+"""Performs what was committed: tells the central platform, commands devices. At least once, with idempotency keys.
+
+Commands and deliveries wait for each other never: a platform that hangs delays no valve. Deliveries run side by side,
+those of one incident one after the other, and each is settled when it ends.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Final
 
 from gateway.core.model import Command, Deliver, Level
 from gateway.runtime.clock import RunningClock
-from gateway.runtime.ports import Ledger, LedgerDown, OutboxRow, OutboxState, Outcome, Outgoing, Platform
+from gateway.runtime.ports import (
+    CommitRefused,
+    Inbox,
+    Ledger,
+    LedgerDown,
+    OutboxRow,
+    OutboxState,
+    Outcome,
+    Outgoing,
+    Platform,
+    Verdict,
+)
 from gateway.wire import CommandMessage, encode_command, topic_of
 
 log = logging.getLogger(__name__)
 
-RETRY_FIRST_MS = 1_000
-RETRY_MOST_MS = 300_000
+RETRY_FIRST_MS: Final = 1_000
+RETRY_MOST_MS: Final = 300_000
 """Back-off doubles from one second to five minutes, with jitter, and goes on for as long as it takes."""
 
-OVERDUE_MS = 60_000
+OVERDUE_MS: Final = 60_000
 """A critical incident that the platform has not got for so long is called out in the log."""
 
-Run = Callable[..., "asyncio.Future[object]"]
+COMMANDS: Final = 256
+"""Commands that are published at a time."""
+
+IDLE_S: Final = 0.25
+"""How often the outbox looks for what has become due, when nobody tells it of anything new."""
+
+UNANSWERED_EVERY_S: Final = 5.0
+"""How often it looks for commands whose time is over without an answer."""
 
 
 class Outbox:
-    """One loop for deliveries and commands. ``on_ledger`` runs a ledger call on the ledger's own thread."""
+    """``on_ledger`` runs a ledger call on the ledger's own thread."""
 
     def __init__(
         self,
         ledger: Ledger,
-        on_ledger: Callable[..., object],
+        on_ledger: Callable[..., Awaitable[Any]],
         platform: Platform | None,
-        publish: Callable[[Sequence[Outgoing]], Sequence[Outgoing]],
+        inbox: Inbox,
         clock: RunningClock,
         parallel: int = 16,
     ) -> None:
         self._ledger = ledger
         self._on_ledger = on_ledger
         self._platform = platform
-        self._publish = publish
+        self._inbox = inbox
         self._clock = clock
-        self._slots = asyncio.Semaphore(parallel)
-        self._wake = asyncio.Event()
         self._parallel = parallel
+        self._new_commands = asyncio.Event()
+        self._new_deliveries = asyncio.Event()
+        self._under_way: dict[str, str] = {}
+        self._ended: list[Outcome] = []
         self._called_out: set[str] = set()
         self.delivered = 0
 
     def kick(self) -> None:
         """New effects were committed."""
-        self._wake.set()
+        self._new_commands.set()
+        self._new_deliveries.set()
 
     async def run(self) -> None:
         """Runs until cancelled. A ledger that is down is asked again after a pause."""
-        while True:
-            self._wake.clear()
-            try:
-                busy = await self._perform_due()
-            except LedgerDown as error:
-                log.warning("outbox: ledger down: %s", error)
-                busy = False
-                await asyncio.sleep(1)
-            if not busy:
-                try:
-                    await asyncio.wait_for(self._wake.wait(), 0.25)
-                except TimeoutError:
-                    continue
+        async with asyncio.TaskGroup() as group:
+            group.create_task(_forever(self._send_commands, self._new_commands))
+            group.create_task(self._watch_unanswered())
+            if self._platform is not None:
+                group.create_task(self._deliver_forever(self._platform, group))
 
-    async def _perform_due(self) -> bool:
+    # --- commands --------------------------------------------------------------------------------------------
+
+    async def _send_commands(self) -> bool:
+        """Publishes the commands that are due. What is past its time is not given any more; what the broker does not
+        confirm waits, and is published again: it has its id. Whether there were any."""
         now = self._clock()
-        commands: list[OutboxRow] = await self._on_ledger(self._ledger.due_effects, now, 256, "command")  # type: ignore[misc]
-        outcomes = self._send_commands(commands, now)
-        if outcomes:
-            await self._on_ledger(self._ledger.settle, outcomes)  # type: ignore[misc]
-        if self._platform is None:
-            return bool(commands)
-        rows: list[OutboxRow] = await self._on_ledger(self._ledger.due_effects, now, self._parallel * 4, "deliver")  # type: ignore[misc]
-        if rows:
-            settled = await asyncio.gather(*(self._deliver(self._platform, row) for row in rows))
-            await self._on_ledger(self._ledger.settle, settled)  # type: ignore[misc]
-            self.delivered += sum(1 for outcome in settled if outcome.state is OutboxState.DONE)
-        return any(outcome.state is not OutboxState.WAITING for outcome in outcomes) or bool(rows)
-
-    def _send_commands(self, rows: Sequence[OutboxRow], now: int) -> list[Outcome]:
-        """Publishes commands. What is past its time is not given any more; what the broker link does not take waits."""
-        outcomes, messages, by_topic = [], [], {}
+        rows: list[OutboxRow] = await self._on_ledger(self._ledger.due_effects, now, COMMANDS, "command")
+        outcomes: list[Outcome] = []
+        messages: dict[str, Outgoing] = {}
         for row in rows:
-            effect = row.effect
-            if not isinstance(effect, Command):
-                continue
-            if now > effect.expires_at:
+            command = row.effect
+            if not isinstance(command, Command):
+                outcomes.append(Outcome(row.id, OutboxState.DEAD, now, "no command"))
+            elif now > command.expires_at:
                 outcomes.append(Outcome(row.id, OutboxState.DEAD, now, "expired"))
-                continue
-            message = Outgoing(
-                topic_of(effect.community, effect.source, "command"),
-                encode_command(CommandMessage(effect.id, effect.device, effect.name, effect.args, effect.expires_at)),
-            )
-            messages.append(message)
-            by_topic[id(message)] = row.id
-        refused = {id(message) for message in self._publish(messages)} if messages else set()
-        for message in messages:
-            if id(message) in refused:
-                outcomes.append(
-                    Outcome(
-                        by_topic[id(message)], OutboxState.WAITING, now, "no broker", now + self._scaled(RETRY_FIRST_MS)
-                    )
-                )
             else:
-                outcomes.append(Outcome(by_topic[id(message)], OutboxState.DONE, now, "sent"))
-        return outcomes
+                body = CommandMessage(command.id, command.device, command.name, command.args, command.expires_at)
+                topic = topic_of(command.community, command.source, "command")
+                messages[row.id] = Outgoing(topic, encode_command(body))
+        if messages:
+            failed = {id(message) for message in await self._inbox.publish_confirmed(list(messages.values()))}
+            now = self._clock()
+            later = now + self._scaled(RETRY_FIRST_MS)
+            for row_id, message in messages.items():
+                if id(message) in failed:
+                    outcomes.append(Outcome(row_id, OutboxState.WAITING, now, "no broker", later))
+                else:
+                    outcomes.append(Outcome(row_id, OutboxState.DONE, now, "sent"))
+        await self._settle(outcomes)
+        return bool(rows)
 
-    async def _deliver(self, platform: Platform, row: OutboxRow) -> Outcome:
+    async def _watch_unanswered(self) -> None:
+        """Commands that nobody answered in their time are told apart from those that wait."""
+        while True:
+            await asyncio.sleep(UNANSWERED_EVERY_S)
+            try:
+                await self._on_ledger(self._ledger.time_out_commands, self._clock())
+            except (LedgerDown, CommitRefused) as error:
+                log.warning("commands without an answer cannot be marked now: %s", error)
+
+    # --- deliveries ------------------------------------------------------------------------------------------
+
+    async def _deliver_forever(self, platform: Platform, group: asyncio.TaskGroup) -> None:
+        async def start_due() -> bool:
+            await self._settle_ended()
+            room = self._parallel - len(self._under_way)
+            if room <= 0:
+                return False
+            limit = len(self._under_way) + self._parallel * 4
+            rows: list[OutboxRow] = await self._on_ledger(self._ledger.due_effects, self._clock(), limit, "deliver")
+            for row in rows:
+                incident = row.effect.incident.id if isinstance(row.effect, Deliver) else row.id
+                if room <= 0:
+                    break
+                # Revisions of one incident go one after the other.
+                if row.id not in self._under_way and incident not in self._under_way.values():
+                    self._under_way[row.id] = incident
+                    group.create_task(self._deliver(platform, row))
+                    room -= 1
+            return False
+
+        await _forever(start_due, self._new_deliveries)
+
+    async def _deliver(self, platform: Platform, row: OutboxRow) -> None:
+        try:
+            self._ended.append(await self._attempt(platform, row))
+        finally:
+            self._new_deliveries.set()
+
+    async def _settle_ended(self) -> None:
+        """Writes down how deliveries ended, many at a time. Until then they count as under way."""
+        ended = list(self._ended)
+        await self._settle(ended)
+        del self._ended[: len(ended)]
+        for outcome in ended:
+            self._under_way.pop(outcome.id, None)
+        self.delivered += sum(outcome.state is OutboxState.DONE for outcome in ended)
+
+    async def _settle(self, outcomes: Sequence[Outcome]) -> None:
+        """Raises LedgerDown. What the ledger refuses is named, and holds nothing else back."""
+        if not outcomes:
+            return
+        try:
+            await self._on_ledger(self._ledger.settle, outcomes)
+        except CommitRefused as error:
+            if len(outcomes) == 1:
+                log.error("how %s ended cannot be written down: %s", outcomes[0].id, error)
+                return
+            for outcome in outcomes:
+                await self._settle([outcome])
+
+    async def _attempt(self, platform: Platform, row: OutboxRow) -> Outcome:
         effect = row.effect
         if not isinstance(effect, Deliver):
             return Outcome(row.id, OutboxState.DEAD, self._clock(), "no delivery")
-        async with self._slots:
+        try:
             verdict = await platform.deliver(effect.id, effect.incident)
+        except Exception as error:  # Whatever the adapter trips over, the incident must reach the platform.
+            log.exception("the delivery of %s failed", row.id)
+            verdict = Verdict(accepted=False, refused=False, detail=f"{type(error).__name__}: {error}")
         now = self._clock()
         if verdict.accepted:
             self._called_out.discard(row.id)
@@ -138,3 +207,25 @@ class Outbox:
     def _scaled(self, ms: int) -> int:
         """Retries and call-outs are for the world outside: they last real time, whatever speed the clock runs at."""
         return round(ms * self._clock.speed)
+
+
+async def _forever(work: Callable[[], Awaitable[bool]], wake: asyncio.Event) -> None:
+    """Works whenever there is something new, and now and then. ``work`` says whether to go on at once."""
+    while True:
+        wake.clear()
+        try:
+            goes_on = await work()
+        except LedgerDown as error:
+            log.warning("outbox: the ledger is down: %s", error)
+            goes_on = False
+            await asyncio.sleep(1)
+        except Exception:  # One row that we trip over must not end the outbox.
+            log.exception("outbox")
+            goes_on = False
+            await asyncio.sleep(1)
+        if not goes_on:
+            try:
+                async with asyncio.timeout(IDLE_S):
+                    await wake.wait()
+            except TimeoutError:
+                continue

@@ -13,6 +13,7 @@ from typing import Protocol
 from msgspec import Struct
 
 from gateway.core.model import Community, Device, Effect, Incident, Step
+from gateway.wire import Status
 
 
 class LedgerDown(Exception):
@@ -145,6 +146,15 @@ class Outcome(Struct, frozen=True):
     due_at: int = 0
 
 
+class SourceView(Struct, frozen=True):
+    """What a source last said of itself, and when."""
+
+    community: str
+    source: str
+    seen_at: int
+    status: Status
+
+
 class Ledger(Protocol):
     """SQL truth. Every method is one transaction. Raises LedgerDown, CommitRefused or FenceLost, nothing else."""
 
@@ -184,6 +194,10 @@ class Ledger(Protocol):
         """Waiting effects of a kind (``deliver`` or ``command``) that are due, oldest first."""
 
     def settle(self, outcomes: Sequence[Outcome]) -> None: ...
+    def time_out_commands(self, now: int) -> None:
+        """Marks the commands that were sent, and not answered within a minute after their time, as ``timed-out``. An
+        answer that comes still later counts."""
+
     def resend_dead(self, id: str, now: int) -> bool: ...
     def outbox_counts(self) -> dict[str, int]:
         """Rows by state."""
@@ -199,6 +213,7 @@ class Ledger(Protocol):
     def incidents(self, *, open_only: bool = False, limit: int = 1000) -> list[Incident]: ...
     def incident(self, id: str) -> Incident | None: ...
     def devices(self, community: str | None = None) -> list[Device]: ...
+    def sources(self, community: str | None = None) -> list[SourceView]: ...
     def counts(self) -> dict[str, dict[str, int]]:
         """``quarantined`` and ``rejected`` by reason, ``outbox`` and ``commands`` by state, ``lost`` by source."""
 
@@ -236,6 +251,9 @@ class Inbox(Protocol):
     def acknowledge(self, arrived: Sequence[Arrived]) -> None: ...
     def publish(self, messages: Sequence[Outgoing]) -> Sequence[Outgoing]:
         """Hands messages to the broker. Returns those that were not taken (no link, too many in flight)."""
+
+    async def publish_confirmed(self, messages: Sequence[Outgoing], timeout_s: float = 10.0) -> Sequence[Outgoing]:
+        """Publishes, and waits for the broker's word. Returns those that it has not confirmed in time."""
 
     def is_connected(self) -> bool: ...
 
