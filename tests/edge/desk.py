@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -70,12 +71,13 @@ class ListDesk:
         self._changed.set()
 
     async def wait_until(self, is_so: Callable[[], object], what: str = "", timeout_s: float = 10.0) -> None:
-        """Waits until something that is handed in or told makes it so."""
+        """Waits until it is so; looked at whenever something is handed in or told, and now and then."""
         try:
             async with asyncio.timeout(timeout_s):
                 while not is_so():
                     self._changed.clear()
-                    await self._changed.wait()
+                    with contextlib.suppress(TimeoutError):  # what it waits for may not be the desk's
+                        await asyncio.wait_for(self._changed.wait(), 0.05)
         except TimeoutError:
             raise AssertionError(
                 f"{what or 'it'} did not come in {timeout_s:g} s; taken: {self.reports[-5:]}; told: {self.told[-5:]}"
