@@ -23,6 +23,7 @@ from gateway.core.model import Command
 from gateway.errors import GatewayError
 from gateway.runtime.catalog_files import read_catalog
 from gateway.runtime.clock import RunningClock
+from gateway.runtime.faults import pass_point
 from gateway.wire import SICK_LIMIT, CommandMessage, Lane, Measurement, Message, Reply, Signal, Status
 
 log = logging.getLogger(__name__)
@@ -127,6 +128,7 @@ class Agent:
         except Unfit as error:
             log.error("a device said what no message can hold, it is left out: %s", error)
             return ()
+        pass_point("after-taking")
         ids: list[str] = []
         for entry, seq in zip(entries, seqs, strict=True):
             source, lane = self.config.source, entry.lane

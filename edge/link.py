@@ -24,6 +24,7 @@ from edge.config import AgentConfig
 from edge.keeper import Keeper
 from edge.spool import SpoolDown, Stored
 from gateway.errors import GatewayError
+from gateway.runtime.faults import pass_point
 from gateway.wire import (
     GATEWAY_STATUS,
     CommandMessage,
@@ -243,6 +244,7 @@ class Link:
             return
         if receipt.clock is not None:
             self.offset = receipt.clock - self._clock()
+        pass_point("before-settling")
         try:
             settled = await self._keeper.call(self._keeper.spool.settle, receipt)
         except SpoolDown as error:
@@ -314,6 +316,7 @@ class Link:
             return
         await self._keeper.call(spool.note_sent, lane.lane, [stored.seq for stored in fresh])
         floor = await self._keeper.call(spool.floor, lane.lane)
+        pass_point("mid-drain")
         now = time.monotonic()
         for stored in fresh:
             lane.under_way[stored.seq] = _Sent(stored, now, now, stored.sends + 1)

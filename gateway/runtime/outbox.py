@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from gateway.core.model import Command, Deliver, Level
 from gateway.runtime.clock import RunningClock
+from gateway.runtime.faults import pass_point
 from gateway.runtime.ports import (
     CommitRefused,
     Inbox,
@@ -157,6 +158,8 @@ class Outbox:
     async def _settle_ended(self) -> None:
         """Writes down how deliveries ended, many at a time. Until then they count as under way."""
         ended = list(self._ended)
+        if ended:
+            pass_point("after-delivery")
         await self._settle(ended)
         del self._ended[: len(ended)]
         for outcome in ended:

@@ -32,6 +32,7 @@ from gateway.core.model import (
 )
 from gateway.errors import GatewayError
 from gateway.runtime.clock import RunningClock, read_steady
+from gateway.runtime.faults import pass_point
 from gateway.runtime.journal import JournalFault, Stored
 from gateway.runtime.plates import PlateSeal
 from gateway.runtime.ports import (
@@ -633,6 +634,7 @@ class Pipeline:
         """Commits a batch. While the ledger is down it waits and tries again: nothing is read or acknowledged
         meanwhile. Raises CommitRefused or FenceLost."""
         batch, downs = work.batch, self.counters.ledger_down
+        pass_point("before-commit")
         try:
             await self._ask(self._ledger.commit, batch)
         except FenceLost:
@@ -667,7 +669,9 @@ class Pipeline:
 
     def _settle(self, work: Work) -> None:
         """After the commit: acknowledge, receipt, answer, publish, and let the effects be performed."""
+        pass_point("after-commit")
         self._inbox.acknowledge(work.done)
+        pass_point("after-acknowledge")
         if work.outgoing:
             self._inbox.publish(work.outgoing)
         for waiter, answer in work.answers:
