@@ -83,15 +83,20 @@ class Stage:
         self.settings["SCG_PLATFORM__URL"] = platform.events_url
         self.settings["SCG_PLATFORM__KEY_FILE"] = str(platform._key_file)
 
-    def register(self, devices: Any = DEVICES, lists: Mapping[str, list[str]] | None = None) -> None:
-        """Registers the small community of tests/core/worlds.py."""
+    def register(
+        self, devices: Any = DEVICES, lists: Mapping[str, list[str]] | None = None, sources: tuple[str, ...] = ()
+    ) -> None:
+        """Registers the small community of tests/core/worlds.py, and more sources that carry nothing yet."""
         district = {
             "grids": [{"code": "370215", "level": "district", "name": "即墨区"}],
             "communities": [
                 {
                     "community": COMMUNITY,
                     "places": PLACES,
-                    "sources": [{"id": SOURCE, "place": "gate", "device": SOURCE}],
+                    "sources": [
+                        {"id": SOURCE, "place": "gate", "device": SOURCE},
+                        *({"id": source, "place": "gate"} for source in sources),
+                    ],
                     "devices": devices,
                 }
             ],

@@ -91,6 +91,24 @@ def test_one_bad_record_among_good_ones(stage: Stage, start_agent: StartAgent) -
     assert [incident.cause for incident in stage.incidents()] == ["fire"]
 
 
+def test_a_device_that_its_source_does_not_carry(stage: Stage, start_agent: StartAgent) -> None:
+    """Somebody pressed, says another source: an incident of its own at that source's place, and a count."""
+    stage.register(sources=("agent-2",))
+    stage.start()
+    agent, other = start_agent(stage), start_agent(stage, source="agent-2", spool="spool-b")
+    other.read("room-1:temperature", 99.0)
+    foreign = other.press("sos-1")
+    own = agent.press("sos-1")
+    agent.wait_settled()
+    other.wait_settled()
+    assert stage.counts()["rejected"] == {"not-carried": 2}
+    events = events_of(stage.incidents())
+    assert {press: len(events[press]) for press in (foreign, own)} == {foreign: 1, own: 1}
+    cases = {incident.id: (incident.cause, incident.place) for incident in stage.incidents()}
+    assert cases[events[own][0]] == ("sos", "b1-u1-101")
+    assert cases[events[foreign][0]] == ("unknown-device", "gate")
+
+
 def test_a_clock_ten_years_ahead_is_no_matter(stage: Stage, start_agent: StartAgent) -> None:
     stage.start()
     agent = start_agent(stage)
@@ -176,6 +194,23 @@ def test_a_platform_in_trouble_holds_nothing_back(
     assert done.returncode == 0, done.stderr
     stage.start()
     wait_delivered(stage, platform)
+
+
+def test_a_platform_that_answers_nothing_holds_no_other_incident_back(
+    stage: Stage, start_agent: StartAgent, platform: PlatformProcess
+) -> None:
+    stage.use_platform(platform)
+    stage.start()
+    agent = start_agent(stage)
+    platform.fail(mode="hang", count=1)
+    agent.press("sos-1")
+    agent.wait_settled()
+    agent.press("sos-2")
+    agent.wait_settled()
+    wait_for_count(stage, "outbox", "done")
+    assert [entry["incident"]["key"] for entry in platform.get("/incidents")] == ["sos-2"]
+    wait_delivered(stage, platform)
+    assert sorted(entry["incident"]["key"] for entry in platform.get("/incidents")) == ["sos-1", "sos-2"]
 
 
 def test_a_rule_names_its_file_line_and_mend(stage: Stage, tmp_path: Path) -> None:
