@@ -13,6 +13,7 @@ has_postgres() {
     return 1
 }
 has_postgres || missing="$missing postgresql"
+command -v espeak-ng >/dev/null 2>&1 || missing="$missing espeak-ng"
 [ -n "$missing" ] || exit 0
 
 if [ "$(id -u)" != 0 ] || [ ! -e /etc/debian_version ] || ! command -v apt-get >/dev/null 2>&1; then
