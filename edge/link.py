@@ -366,7 +366,7 @@ class Link:
         try:
             await client.publish(self._topic(leaf), payload, qos=1, retain=retain)
         except (aiomqtt.MqttError, TimeoutError, ValueError) as error:
-            log.warning("not published to %s: %s", leaf, error)
+            log.debug("not published to %s: %s", leaf, error)
             return False
         return True
 
