@@ -6,7 +6,8 @@ A message is the device's own JSON, mapped by its profile (`from` names the fiel
 disk; until a sender has that, it should send again.
 
 =====  =================================================================================================
-202    taken; ``left_out`` names the fields that nobody may pass on (pictures, vectors, names)
+202    taken; ``events`` are the ids of its events, ``left_out`` names the fields that nobody may pass on
+       (pictures, vectors, names)
 401    no token, or not this device's
 404    no such device is registered on this bus
 408    the body did not come in ``body_s`` seconds
@@ -219,7 +220,7 @@ class _Door:
             self._desk.tell(address, f"its last post was refused: {what}")
             raise HTTPException(422, what) from None
         try:
-            await self._desk.take(report)
+            events = await self._desk.take(report)
         except NotTaken as refused:
             self._is_refused = True
             self._desk.tell("", f"what devices say cannot be stored: {refused}")
@@ -229,7 +230,7 @@ class _Door:
             self._is_refused = False
             self._desk.tell("", "")
         self._desk.tell(address, "")
-        return {"events": len(report.signals), "readings": len(report.measurements), "left_out": left_out}
+        return {"events": list(events), "readings": len(report.measurements), "left_out": left_out}
 
     def _is_allowed(self, address: str, header: str) -> bool:
         scheme, _, token = header.partition(" ")

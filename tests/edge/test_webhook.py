@@ -79,11 +79,14 @@ async def test_a_message_is_answered_when_it_is_on_the_disk(token: Path) -> None
     desk = ListDesk("boxes", carry("lift", "lift/3"), carry("fixed-sos", "panel"))
     async with running(settings(token), desk) as box:
         answer = await box.post("/lift/3", json={"trapped": 1, "floor": 7, "fault": None, "camera": "x"})
-        assert (answer.status_code, answer.json()) == (202, {"events": 0, "readings": 2, "left_out": []})
+        assert (answer.status_code, answer.json()) == (202, {"events": [], "readings": 2, "left_out": []})
         answer = await box.post("/lift/3", json={"event": "ebike_seen", "data": {"score": 0.8, "image": "/9j/4AAQ"}})
-        assert (answer.status_code, answer.json()) == (202, {"events": 1, "readings": 0, "left_out": ["image"]})
+        assert (answer.status_code, answer.json()) == (
+            202,
+            {"events": ["event-0"], "readings": 0, "left_out": ["image"]},
+        )
         answer = await box.post("/panel", json={"event": "pressed", "battery": 300})
-        assert (answer.status_code, answer.json()) == (202, {"events": 1, "readings": 1, "left_out": []})
+        assert (answer.status_code, answer.json()) == (202, {"events": ["event-1"], "readings": 1, "left_out": []})
     assert desk.reports == [
         Report("lift", (), (Measurement("lift:people_trapped", 1.0), Measurement("lift:floor", 7.0))),
         Report("lift", (Signal("lift", "ebike_seen", {"score": 0.8}),)),
