@@ -53,12 +53,13 @@ def demo(
     speed: Annotated[float, typer.Option(help="how many times as fast as real time")] = 60.0,
     seed: Annotated[int, typer.Option(help="the same seed plays the same hour")] = 1,
     communities: Annotated[int, typer.Option(help="how many, 20 to 277")] = 277,
+    agents: Annotated[int, typer.Option(help="so many communities go through real edge agents")] = 0,
     picture: Annotated[Path | None, typer.Option(help="keep what is printed as an SVG file")] = None,
 ) -> None:
     """Run broker, gateway, platform and a simulated district; exit status 1 when anything was lost or doubled."""
     from simulators.demo import run
 
-    raise typer.Exit(run(once=once, speed=speed, seed=seed, communities=communities, picture=picture))
+    raise typer.Exit(run(once=once, speed=speed, seed=seed, communities=communities, agents=agents, picture=picture))
 
 
 @app.command()
@@ -101,6 +102,20 @@ def replay(
         typer.echo(f"replay: {error}", err=True)
         raise typer.Exit(2) from None
     raise typer.Exit(status)
+
+
+@app.command()
+def chaos(
+    faults: Annotated[int, typer.Option(min=0, help="how many faults to inject")] = 30,
+    seed: Annotated[int, typer.Option(help="the same seed draws the same faults")] = 1,
+    communities: Annotated[int, typer.Option(min=1, max=50, help="each with an agent of its own")] = 4,
+    as_json: Annotated[bool, typer.Option("--json", help="the last line of the output is one JSON object")] = False,
+    keep: Annotated[bool, typer.Option(help="keep the folder with logs and stores, also when all is well")] = False,
+) -> None:
+    """Break everything while people press buttons, and count; exit status 1 when a press was lost or doubled."""
+    from simulators.chaos.run import run
+
+    raise typer.Exit(run(faults=faults, seed=seed, communities=communities, as_json=as_json, keep=keep))
 
 
 if __name__ == "__main__":
