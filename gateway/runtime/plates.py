@@ -6,6 +6,7 @@ copy of the ledger alone tells no plate.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 import os
@@ -17,6 +18,7 @@ from typing import Final
 
 from msgspec.structs import replace
 
+from gateway.errors import GatewayError
 from gateway.wire import Message, encode_message
 
 _DROPPED: Final = str.maketrans("", "", "·•.- ")
@@ -39,15 +41,35 @@ def mask_plate(plate: str) -> str:
 
 
 def load_key(path: Path) -> bytes:
-    """The installation's plate key, made at the first start."""
+    """The installation's plate key, made at the first start. Raises GatewayError when the file holds none."""
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(path, "xb", opener=_open_private) as file:
-            file.write(secrets.token_bytes(KEY_BYTES))
+        _make_key(path)
     key = path.read_bytes()
     if len(key) != KEY_BYTES:
-        raise ValueError(f"{path} is no plate key: it has {len(key)} bytes, not {KEY_BYTES}; restore it from a backup")
+        what = f"it is no plate key: it has {len(key)} bytes, not {KEY_BYTES}"
+        raise GatewayError("plate-key", what, str(path), "restore it from a backup")
     return key
+
+
+def _make_key(path: Path) -> None:
+    """The key appears whole and on the disk, or not at all: neither a kill nor a power cut leaves a part of it."""
+    part = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
+    try:
+        with open(part, "xb", opener=_open_private) as file:
+            file.write(secrets.token_bytes(KEY_BYTES))
+            file.flush()
+            os.fsync(file.fileno())
+        # Of two programs that start at once, the second takes the first one's.
+        with contextlib.suppress(FileExistsError):
+            os.link(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def _open_private(name: str, flags: int) -> int:
