@@ -14,7 +14,7 @@ import httpx
 from msgspec import Struct
 
 from simulators.chaos.disk import Disk
-from simulators.chaos.programs import Program
+from simulators.chaos.programs import Program, ProgramFailed
 from simulators.chaos.proxy import Mode, Proxy
 from simulators.chaos.stage import Stage
 
@@ -109,6 +109,12 @@ class Injector:
 
     async def inject_all(self, plan: list[Fault]) -> None:
         """All faults, one begun after the other; returns when the last has ended. Raises ProgramFailed."""
+        try:
+            await self._inject_all(plan)
+        except* ProgramFailed as group:
+            raise group.exceptions[0] from None
+
+    async def _inject_all(self, plan: list[Fault]) -> None:
         async with asyncio.TaskGroup() as group:
             for fault in plan:
                 await self._slots.acquire()
