@@ -16,8 +16,8 @@ setup: ## Make .venv with the locked packages (PYTHON=… chooses the interprete
 setup-dev:
 	@PYTHON="$(PYTHON)" sh tools/setup.sh dev
 
-demo: setup ## Run broker, gateway, platform and 277 communities (ONCE=1, SPEED=60, SEED=…); Ctrl-C stops
-	@exec $(PY) -m simulators demo $(if $(filter-out 0,$(ONCE)),--once) $(if $(SPEED),--speed "$(SPEED)") $(if $(SEED),--seed "$(SEED)")
+demo: setup ## Run broker, gateway, platform and 277 communities (ONCE=1, SPEED=60, SEED=…, AGENTS=20); Ctrl-C stops
+	@exec $(PY) -m simulators demo $(if $(filter-out 0,$(ONCE)),--once) $(if $(SPEED),--speed "$(SPEED)") $(if $(SEED),--seed "$(SEED)") $(if $(AGENTS),--agents "$(AGENTS)")
 
 test: setup-dev ## Run all tests, on real servers (ARGS=… goes to pytest)
 	@sh tools/servers.sh

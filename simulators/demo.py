@@ -28,6 +28,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
+from simulators.agents import AgentSource, give_addresses, is_unhurried, start_agents
 from simulators.district import COMMUNITIES, District, generate, write
 from simulators.player import PlayClock, Player, Tally
 from simulators.processes import ProgramEnded, Programs, read_incidents, running, stop_on_signal
@@ -44,6 +45,9 @@ NEAR_MISSES: Final = 260
 LEAST_LEAD_S: Final = 6.0
 """Real time from the start of the gateway to the beginning of the hour, at least. Starting takes about as long as
 registering did; were the hour to begin first, the simulated time in between would look like silence."""
+
+AGENT_LEAD_S: Final = 1.0
+"""More of it for each agent that is started."""
 
 BETWEEN_MS: Final = 3 * 60_000
 """Simulated time from hour to hour, in which what is under way arrives."""
@@ -110,13 +114,13 @@ def match(causes: Iterable[Instance], stored: Iterable[Mapping[str, Any]]) -> Ma
     return Match(matched, tuple(lost), tuple(incident for rest in left.values() for incident in rest))
 
 
-def run(*, once: bool, speed: float, seed: int, communities: int, picture: Path | None = None) -> int:
-    """Runs the demo. The exit status: 1 when anything was lost, doubled or undelivered. ``picture`` keeps what was
-    printed as an SVG file."""
+def run(*, once: bool, speed: float, seed: int, communities: int, agents: int = 0, picture: Path | None = None) -> int:
+    """Runs the demo. The exit status: 1 when anything was lost, doubled or undelivered. So many communities go through
+    real edge ``agents``; ``picture`` keeps what was printed as an SVG file."""
     width = PICTURE_WIDTH if picture is not None else None
     console = Console(highlight=False, soft_wrap=picture is None, record=picture is not None, width=width)
     try:
-        return asyncio.run(_run(console, once=once, speed=speed, seed=seed, communities=communities))
+        return asyncio.run(_run(console, once=once, speed=speed, seed=seed, communities=communities, agents=agents))
     except (KeyboardInterrupt, asyncio.CancelledError):
         console.print("stopped")
         return INTERRUPTED if once else 0
@@ -128,12 +132,12 @@ def run(*, once: bool, speed: float, seed: int, communities: int, picture: Path 
             console.save_svg(str(picture), title="make demo ONCE=1")
 
 
-async def _run(console: Console, *, once: bool, speed: float, seed: int, communities: int) -> int:
+async def _run(console: Console, *, once: bool, speed: float, seed: int, communities: int, agents: int) -> int:
     stop_on_signal()
     settings = {"SCG_CLOCK__SPEED": str(speed), "SCG_CLOCK__ANCHOR": str(START_MS)}
     with tempfile.TemporaryDirectory(prefix="scg-demo-") as folder:
         async with running(Path(folder), settings) as programs:
-            demo = await _set_up(console, programs, speed, seed, communities)
+            demo = await _set_up(console, programs, speed, seed, communities, agents)
             async with contextlib.AsyncExitStack() as stack:
                 stack.push_async_callback(demo.leave)
                 while True:
@@ -143,10 +147,14 @@ async def _run(console: Console, *, once: bool, speed: float, seed: int, communi
                         return 0 if outcome.is_good else 1
 
 
-async def _set_up(console: Console, programs: Programs, speed: float, seed: int, communities: int) -> _Demo:
+async def _set_up(
+    console: Console, programs: Programs, speed: float, seed: int, communities: int, agents: int
+) -> _Demo:
     """Everything started, connected and registered; the hour has not begun."""
     with _stage(console, f"a district from seed {seed}"):
         district = await asyncio.to_thread(generate, seed, communities)
+        chosen = [settlement.community.id for settlement in district.communities[:agents]]
+        district = give_addresses(district, chosen)
         plan = await asyncio.to_thread(_compose, seed, district, START_MS, None)
         file = programs.folder / "district.json"
         write(_with_states(district, plan), file)
@@ -155,18 +163,19 @@ async def _set_up(console: Console, programs: Programs, speed: float, seed: int,
         still = {"SCG_CLOCK__SPEED": "0.001", "SCG_CLOCK__ANCHOR_REAL": str(_real_ms())}
         begun = time.perf_counter()
         passwords = await programs.register(file, still)
-        lead_s = max(LEAST_LEAD_S, time.perf_counter() - begun)
+        lead_s = max(LEAST_LEAD_S, time.perf_counter() - begun) + AGENT_LEAD_S * len(chosen)
     with _stage(console, "starting the reference platform"):
         platform = await programs.start_platform()
     # The clock runs up to the hour while everything starts, so that no heartbeat runs out meanwhile.
     clock = PlayClock(speed, _real_ms() + round(lead_s * 1000), START_MS)
     with _stage(console, "starting broker and gateway"):
         broker = await programs.start_gateway(platform, {"SCG_CLOCK__ANCHOR_REAL": str(clock.anchor_real)})
-    player = Player(district, clock, seed, secrets.token_hex(3))
+    player = Player(district, clock, seed, secrets.token_hex(3), dict.fromkeys(chosen, AgentSource))
     tasks: list[asyncio.Task[None]] = []
     try:
         with _stage(console, f"connecting {len(player.sources)} sources to {broker}"):
-            tasks += await player.connect(broker, passwords)
+            through = await start_agents(programs, district.communities[:agents], broker, passwords, clock)
+            tasks += await player.connect(broker, passwords, through)
             await player.wait_until_connected()
             await asyncio.sleep(max(0, START_MS - clock.now()) / speed / 1000)
     except BaseException:
@@ -223,6 +232,9 @@ class _Demo:
             instances = list(self._plan.instances)
         else:
             instances = [instance.moved(begins - START_MS) for instance in self._plan.instances]
+        # What must come at its second is played where the sources stamp it themselves.
+        agents = self._player.others
+        instances = [one for one in instances if one.community not in agents or is_unhurried(one)]
         self._causes += [instance for instance in instances if instance.is_cause]
         self._near_misses += sum(not instance.is_cause for instance in instances)
         player.cast(instances)

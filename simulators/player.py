@@ -358,30 +358,45 @@ async def _publish(client: aiomqtt.Client, topic: str, payload: bytes) -> None:
         await client.publish(topic, payload, qos=1, timeout=30)
 
 
+MakeSource = Callable[[Settlement, Iterable[Stream], PlayClock, Tally], Source]
+
+
 class Player:
     """All sources of a district in one process."""
 
-    def __init__(self, district: District, clock: PlayClock, seed: int, run: str = "run") -> None:
+    def __init__(
+        self,
+        district: District,
+        clock: PlayClock,
+        seed: int,
+        run: str = "run",
+        others: Mapping[str, MakeSource] | None = None,
+    ) -> None:
+        """``others``: communities that have a source of another kind."""
         self.tally = Tally()
         self._clock = clock
         self._next_resend = 0.0
-        self.sources = [
-            Source(
-                settlement,
-                streams_of(settlement, district.silent, seed),
-                clock,
-                self.tally,
-                f"{run}-{settlement.sources[0].id}",
-                OFFSETS[zlib.crc32(f"{seed}/{settlement.sources[0].id}/clock".encode()) % len(OFFSETS)],
-            )
-            for settlement in district.communities
-        ]
+        self.others = dict(others or {})
+        self.sources: list[Source] = []
+        for settlement in district.communities:
+            streams = streams_of(settlement, district.silent, seed)
+            make = self.others.get(settlement.community.id)
+            if make is not None:
+                self.sources.append(make(settlement, streams, clock, self.tally))
+                continue
+            id = settlement.sources[0].id
+            offset = OFFSETS[zlib.crc32(f"{seed}/{id}/clock".encode()) % len(OFFSETS)]
+            self.sources.append(Source(settlement, streams, clock, self.tally, f"{run}-{id}", offset))
 
-    async def connect(self, url: str, passwords: Mapping[str, str]) -> list[asyncio.Task[None]]:
-        """Connects every source; returns their tasks, which run until they are cancelled."""
+    async def connect(
+        self, url: str, passwords: Mapping[str, str], own: Mapping[str, tuple[str, str]] | None = None
+    ) -> list[asyncio.Task[None]]:
+        """Connects every source; returns their tasks, which run until they are cancelled. ``own``: the address and the
+        password of sources that go elsewhere."""
         tasks = []
         for index, source in enumerate(self.sources):
-            tasks.append(asyncio.create_task(source.run(url, passwords[source.id])))
+            to, password = (own or {}).get(source.id, (url, passwords[source.id]))
+            tasks.append(asyncio.create_task(source.run(to, password)))
             if index % 20 == 19:
                 await asyncio.sleep(0.02)
         return tasks

@@ -12,6 +12,7 @@ import json
 import os
 import secrets
 import signal
+import socket
 import sys
 from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
@@ -83,6 +84,18 @@ class Programs:
         ready = json.loads(await self._wait_for(process, "gateway", '"event": "ready"'))
         self._readers.append(asyncio.create_task(self._read_on(process)))
         return str(ready["broker"])
+
+    async def start_agent(self, source: str, config: Path) -> None:
+        """Starts an edge agent."""
+        process = await self._spawn(source, ["-m", "edge", "--config", str(config)], {})
+        self._readers.append(asyncio.create_task(self._read_on(process)))
+
+    @staticmethod
+    def free_port() -> int:
+        """A port of loopback that nobody listens on now."""
+        with socket.socket() as found:
+            found.bind(("127.0.0.1", 0))
+            return int(found.getsockname()[1])
 
     async def list_cases(self) -> list[dict[str, Any]]:
         """The incidents and notices in the gateway's ledger. Raises ProgramEnded when it cannot be read."""

@@ -5,6 +5,9 @@ A message is the device's own JSON, mapped by its profile (`from` names the fiel
 (``{"event": "plate_seen", "data": {"plate": "鲁B12345"}}``), or both in one. The answer is 202 only after it is on the
 disk; until a sender has that, it should send again.
 
+``POST /`` is for panels that speak for many: a list of such messages, each with its ``address``, taken all or none. The
+common token is asked for; what is refused of it is named by its address, and takes nothing else with it.
+
 =====  =================================================================================================
 202    taken; ``events`` are the ids of its events, ``left_out`` names the fields that nobody may pass on
        (pictures, vectors, names)
@@ -48,6 +51,9 @@ PASSED_OVER_MOST: Final = 16 * 1024 * 1024
 why."""
 
 CONNECTIONS_MOST: Final = 64
+MESSAGES_MOST: Final = 1_000
+"""Messages that one post may hold."""
+
 SHOWN_MOST: Final = 20
 """Fields that an answer names."""
 
@@ -219,8 +225,13 @@ class _Door:
             what = f"the body is no JSON: {error}" if isinstance(error, NotJson) else str(error)
             self._desk.tell(address, f"its last post was refused: {what}")
             raise HTTPException(422, what) from None
+        events = await self._store(report)
+        self._desk.tell(address, "")
+        return {"events": list(events), "readings": len(report.measurements), "left_out": left_out}
+
+    async def _store(self, *reports: Report) -> tuple[str, ...]:
         try:
-            events = await self._desk.take(report)
+            events = await self._desk.take(*reports)
         except NotTaken as refused:
             self._is_refused = True
             self._desk.tell("", f"what devices say cannot be stored: {refused}")
@@ -229,8 +240,34 @@ class _Door:
         if self._is_refused:
             self._is_refused = False
             self._desk.tell("", "")
-        self._desk.tell(address, "")
-        return {"events": list(events), "readings": len(report.measurements), "left_out": left_out}
+        return events
+
+    async def take_many(self, request: Request) -> dict[str, object]:
+        """The answer to a list of messages. Raises HTTPException when none of it can be taken."""
+        if not self._is_allowed("", request.headers.get("authorization", "")):
+            raise HTTPException(401, "the token is missing or wrong", {"WWW-Authenticate": "Bearer"})
+        try:
+            bodies = read_json(await self._receive(request))
+        except NotJson as error:
+            raise HTTPException(422, f"the body is no JSON: {error}") from None
+        if not isinstance(bodies, list) or len(bodies) > MESSAGES_MOST:
+            raise HTTPException(422, f"the body is no list of at most {MESSAGES_MOST} messages, each with its address")
+        reports: list[Report] = []
+        refused: dict[str, str] = {}
+        for body in bodies:
+            address = body.get("address") if isinstance(body, dict) else None
+            device = self._desk.find(address) if isinstance(address, str) else None
+            if device is None or address in self._own:
+                refused[str(address)[:64]] = "no device is registered there, or it has a token of its own"
+                continue
+            try:
+                reports.append(read_post(device, body, self._settings.events, self._settings.fields)[0])
+            except Unfit as error:
+                refused[device.address] = str(error)
+                self._desk.tell(device.address, f"its last post was refused: {error}")
+        events = await self._store(*reports)
+        readings = sum(len(report.measurements) for report in reports)
+        return {"events": list(events), "readings": readings, "refused": dict(list(refused.items())[:SHOWN_MOST])}
 
     def _is_allowed(self, address: str, header: str) -> bool:
         scheme, _, token = header.partition(" ")
@@ -260,6 +297,10 @@ class _Door:
 
 def _make_app(settings: Settings, door: _Door) -> FastAPI:
     app = FastAPI(title=settings.bus, docs_url=None, redoc_url=None, openapi_url=None)
+
+    @app.post("/")
+    async def post_many(request: Request) -> JSONResponse:
+        return JSONResponse(await door.take_many(request), 202)
 
     @app.post("/{address:path}")
     async def post(address: str, request: Request) -> JSONResponse:

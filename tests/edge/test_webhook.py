@@ -53,7 +53,7 @@ async def running(chosen: Settings, desk: ListDesk) -> AsyncIterator[httpx.Async
     try:
         await _wait_for_port(chosen.port, task)
         headers = {"Authorization": f"Bearer {TOKEN}"}
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{chosen.port}", headers=headers) as client:
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{chosen.port}", headers=headers, timeout=30) as client:
             yield client
         assert not task.done(), task
     finally:
@@ -92,6 +92,31 @@ async def test_a_message_is_answered_when_it_is_on_the_disk(token: Path) -> None
         Report("lift", (Signal("lift", "ebike_seen", {"score": 0.8}),)),
         Report("fixed-sos", (Signal("fixed-sos", "pressed"),), (Measurement("fixed-sos:battery", 300.0, "%EL"),)),
     ]
+
+
+async def test_a_panel_posts_for_many(token: Path, tmp_path: Path) -> None:
+    own = tmp_path / "own"
+    own.write_text("another token, of one panel\n", encoding="utf-8")
+    desk = ListDesk("boxes", carry("lift", "3"), carry("fixed-sos", "panel"), carry("lift", "own", "lift-own"))
+    bodies = [
+        {"address": "3", "trapped": 1},
+        {"address": "panel", "event": "pressed"},
+        {"address": "own", "trapped": 1},
+        {"address": "9", "trapped": 1},
+        {"address": "3", "nothing": 1},
+        "x",
+    ]
+    async with running(settings(token, token_files={"own": str(own)}), desk) as panel:
+        answer = await panel.post("/", json=bodies)
+        assert answer.status_code == 202
+        found = answer.json()
+        assert (found["events"], found["readings"]) == (["event-0"], 1)
+        assert set(found["refused"]) == {"own", "9", "3", "None"}
+        assert (await panel.post("/", json={"address": "3"})).status_code == 422
+        assert (await panel.post("/", json=bodies, headers={"Authorization": "Bearer x"})).status_code == 401
+        desk.full = True
+        assert (await panel.post("/", json=bodies)).status_code == 503
+    assert [report.device for report in desk.reports] == ["lift", "fixed-sos"]
 
 
 async def test_a_senders_own_names_are_translated(token: Path) -> None:
@@ -171,7 +196,7 @@ async def test_unknown_devices_other_methods_and_large_bodies_are_refused(token:
         answer = await box.post("/lift2", json={"floor": 1})
         assert (answer.status_code, answer.json()) == (404, {"error": "no device is registered as boxes/lift2"})
         assert (await box.get("/lift")).status_code == 405
-        assert (await box.post("/", json={})).status_code == 404
+        assert (await box.post("/", json={})).status_code == 422
         answer = await box.post("/lift", content=b"x" * 9000)
         assert (answer.status_code, answer.json()) == (413, {"error": "the body is larger than 8192 bytes"})
 
