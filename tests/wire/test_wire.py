@@ -519,6 +519,9 @@ def test_what_was_bad_stays_bad_in_a_body_that_is_written_anew() -> None:
 
 def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wire, "_CACHE_LIMIT", 50)
+    for remembered in (wire._topics, wire._spools, wire._devices, wire._kinds, wire._known):
+        remembered.clear()
+    wire._known.count = 0
     for i in range(300):
         payload = msgspec.json.encode(
             envelope(
