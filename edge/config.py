@@ -153,7 +153,9 @@ def _check(model: type[BaseModel], values: dict[str, Any], path: tuple[str | int
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        first = error.errors()[0]
+        # A misspelt key explains why another one is missing.
+        errors = error.errors()
+        first = next((one for one in errors if one["type"] == "extra_forbidden"), errors[0])
         where = (*path, *first["loc"])
         key = ".".join(str(part) for part in where if not isinstance(part, int))
         what = f"there is no setting {key}" if first["type"] == "extra_forbidden" else f"{key}: {first['msg']}"
