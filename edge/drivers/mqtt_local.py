@@ -58,6 +58,9 @@ WAITING_MOST: Final = 10_000
 SEEN_MOST: Final = 4096
 """Sightings that are remembered, so that one passing car is one event and not one per picture."""
 
+REFUSED: Final = 128
+"""Codes of a broker's answer to a subscription from which on it is refused (MQTT 3.1.1, section 3.9.3)."""
+
 PAYLOAD_MOST: Final = 256 * 1024
 
 _Topic = Annotated[str, Field(pattern=r"^[^+#\x00]{1,200}$")]
@@ -149,9 +152,10 @@ class MqttLocalDriver:
             try:
                 async with client:
                     self._client = client
-                    await self._subscribe(client)
+                    refused = await self._subscribe(client)
                     self.is_listening = True
-                    desk.tell("", "")
+                    denied = f"the broker does not let us listen on {', '.join(refused)}; mend its access list"
+                    desk.tell("", denied if refused else "")
                     pause_s = 1.0
                     async for message in client.messages:
                         payload = message.payload
@@ -182,7 +186,8 @@ class MqttLocalDriver:
             tls_context=tls,
         )
 
-    async def _subscribe(self, client: aiomqtt.Client) -> None:
+    async def _subscribe(self, client: aiomqtt.Client) -> list[str]:
+        """Listens on the topics of all dialects; those that the broker refuses."""
         settings = self._settings
         topics: list[str] = []
         if settings.zigbee2mqtt:
@@ -195,8 +200,10 @@ class MqttLocalDriver:
             leaves = ("events", "tracked_object_update", "available")
             topics += [f"{settings.frigate}/{leaf}" for leaf in leaves]
         self._subscribed = set(topics)
-        await client.subscribe([(topic, 1) for topic in topics])
+        codes = await client.subscribe([(topic, 1) for topic in topics])
         await self._subscribe_states()
+        granted = [code if isinstance(code, int) else code.value for code in codes]
+        return [topic for topic, code in zip(topics, granted, strict=True) if code >= REFUSED]
 
     async def _subscribe_states(self) -> None:
         """Listens on the state topics that were discovered, unless another subscription has them already: a broker may

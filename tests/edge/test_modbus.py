@@ -456,6 +456,30 @@ async def test_a_serial_port_that_is_not_there_is_told_and_looked_for_again(tmp_
         assert desk.troubles == {}
 
 
+async def test_a_line_that_is_pulled_out_is_told_and_found_again(tmp_path: Path) -> None:
+    port = tmp_path / "ttyUSB0"
+    desk = ListDesk("rs485", carry("electrical-fire", 17))
+
+    async def plug_in() -> None:
+        """Until the device was heard; then pulled out."""
+        async with null_modem() as (near, far), serve_line(far, electrical(17)):
+            port.symlink_to(near)
+            count = len(desk.reports)
+            await desk.wait_until(lambda: len(desk.reports) > count and not desk.troubles)
+            port.unlink()
+
+    async with running(ModbusDriver(over_line(str(port))), desk):
+        for _ in range(2):
+            await plug_in()
+            await desk.wait_until(lambda: "cannot be opened" in desk.troubles.get("", ""))
+
+
+async def test_a_serial_port_that_is_none_is_told() -> None:
+    desk = ListDesk("rs485", carry("electrical-fire", 17))
+    async with running(ModbusDriver(over_line("/dev/null")), desk):
+        await desk.wait_until(lambda: "/dev/null cannot be opened" in desk.troubles.get("", ""))
+
+
 async def test_bytes_of_an_rtu_line_may_come_through_tcp() -> None:
     port = free_port()
     server = ModbusTcpServer([electrical(17).device()], framer="rtu", address=("127.0.0.1", port))
