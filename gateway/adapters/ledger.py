@@ -244,6 +244,16 @@ class SqlLedger:
                 [(o.at, clip(o.detail), o.at, o.id) for o in final if o.state is OutboxState.DEAD],
             )
 
+    def bring_forward(self, now: int, latest: int) -> None:
+        with self.database.writing() as session:
+            session.run(
+                "UPDATE outbox SET due_at = ? WHERE state = 'waiting' AND kind IN ('deliver', 'command') "
+                "AND due_at > ? AND (attempts = 0 OR due_at > ?)",
+                now,
+                now,
+                latest,
+            )
+
     def time_out_commands(self, now: int) -> None:
         with self.database.writing() as session:
             session.run(

@@ -44,6 +44,9 @@ COMMANDS: Final = 256
 IDLE_S: Final = 0.25
 """How often the outbox looks for what has become due, when nobody tells it of anything new."""
 
+PUT_OFF_EVERY_S: Final = 1.0
+"""How often it looks for effects whose time was written by a clock that was wrong."""
+
 UNANSWERED_EVERY_S: Final = 5.0
 """How often it looks for commands whose time is over without an answer."""
 
@@ -83,6 +86,7 @@ class Outbox:
         async with asyncio.TaskGroup() as group:
             group.create_task(_forever(self._send_commands, self._new_commands))
             group.create_task(self._watch_unanswered())
+            group.create_task(self._watch_clock())
             if self._platform is not None:
                 group.create_task(self._deliver_forever(self._platform, group))
 
@@ -125,6 +129,16 @@ class Outbox:
                 await self._on_ledger(self._ledger.time_out_commands, self._clock())
             except (LedgerDown, CommitRefused) as error:
                 log.warning("commands without an answer cannot be marked now: %s", error)
+
+    async def _watch_clock(self) -> None:
+        """A clock that was ahead and was put right must not hold anything back: what it dated goes at once."""
+        while True:
+            now = self._clock()
+            try:
+                await self._on_ledger(self._ledger.bring_forward, now, now + self._scaled(RETRY_MOST_MS))
+            except (LedgerDown, CommitRefused) as error:
+                log.warning("what a wrong clock has put off cannot be brought forward now: %s", error)
+            await asyncio.sleep(PUT_OFF_EVERY_S)
 
     # --- deliveries ------------------------------------------------------------------------------------------
 

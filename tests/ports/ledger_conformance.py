@@ -558,6 +558,24 @@ class LedgerConformance:
         ]
         assert [row.id for row in ledger.due_effects(NOW + 500, 3, "command")] == [row.id for row in due[:3]]
 
+    def test_what_a_clock_that_was_ahead_put_off_is_brought_forward(self, ledger: SqlLedger, hand: Hand) -> None:
+        hand.step(Step(effects=tuple(order(number) for number in (1, 2, 3, 4))))
+        ledger.settle(
+            [
+                Outcome("command-1", OutboxState.WAITING, NOW + 2, "no broker", NOW + 90),
+                Outcome("command-2", OutboxState.WAITING, NOW + 2, "no broker", NOW + 900),
+                Outcome("command-3", OutboxState.DONE, NOW + 2),
+            ]
+        )
+
+        ledger.bring_forward(NOW - 500, NOW + 100)
+
+        # The first waits for its next attempt as it should; the fourth was never tried.
+        due = ledger.due_effects(NOW - 500, 10, "command")
+        assert {row.id for row in due} == {"command-2", "command-4"}
+        assert [row.id for row in ledger.due_effects(NOW + 90, 10, "command")][-1] == "command-1"
+        assert ledger.outbox_counts() == {"done": 1, "waiting": 3}
+
     def test_what_is_settled_for_good_is_not_due_again(self, ledger: SqlLedger, hand: Hand) -> None:
         hand.step(Step(effects=(order(1), order(2))))
         ledger.settle([Outcome("command-1", OutboxState.DONE, NOW + 5), Outcome("unknown", OutboxState.DONE, NOW + 5)])

@@ -220,3 +220,17 @@ async def test_what_was_not_settled_is_performed_again_after_a_crash(world: Worl
         await until(lambda: world.clock.advance(50_000) and world.ledger.outbox_counts() == {"done": 1}, 20)
     assert delivered(reference) == ["sos"]
     await platform.close()
+
+
+async def test_a_clock_that_was_ahead_and_put_right_holds_no_delivery_back(
+    world: World, reference: PlatformProcess
+) -> None:
+    platform = client_of(reference)
+    async with performing(world, platform):
+        world.clock.advance(259_200_000)
+        world.press("sos-1")
+        await until(lambda: len(delivered(reference)) == 1)
+        world.clock.advance(-259_200_000)
+        world.press("sos-2")
+        await until(lambda: len(delivered(reference)) == 2)
+    await platform.close()
