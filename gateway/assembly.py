@@ -8,7 +8,7 @@ import json
 import logging
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Final
 
 from gateway.adapters.broker import EmbeddedBroker
@@ -18,7 +18,7 @@ from gateway.adapters.platform import HttpPlatform
 from gateway.core.catalog import Catalog, build_catalog
 from gateway.errors import GatewayError
 from gateway.runtime.catalog_files import read_catalog
-from gateway.runtime.clock import RunningClock
+from gateway.runtime.clock import ForwardClock, RunningClock
 from gateway.runtime.outbox import Outbox
 from gateway.runtime.pipeline import Pipeline
 from gateway.runtime.plates import PlateSeal, load_key
@@ -78,7 +78,7 @@ def plate_fields(catalog: Catalog) -> dict[str, set[str]]:
 
 @contextlib.asynccontextmanager
 async def open_broker(
-    settings: Settings, ledger: Ledger, clock: RunningClock
+    settings: Settings, ledger: Ledger, clock: Callable[[], int]
 ) -> AsyncIterator[tuple[BrokerSettings, str]]:
     """The broker to connect to, and its address for sources: the configured one, or an embedded one of our own for as
     long as this is open."""
@@ -144,7 +144,8 @@ async def serve(settings: Settings, *, stats: bool = False, stop: asyncio.Event 
     for name in (signal.SIGTERM, signal.SIGINT):
         with contextlib.suppress(NotImplementedError, ValueError, RuntimeError):
             loop.add_signal_handler(name, stop.set)
-    clock = open_clock(settings)
+    running = open_clock(settings)
+    clock = ForwardClock(running, running.speed)
     catalog = read_catalog(settings.profiles, settings.rules)
     ledger = open_migrated_ledger(settings)
     platform = open_platform(settings)
@@ -163,6 +164,7 @@ async def serve(settings: Settings, *, stats: bool = False, stop: asyncio.Event 
         inbox.on_link(pipeline.link_changed)
         await inbox.start()
         await pipeline.start()
+        clock.advance_to(max((writer.engine.now for writer in pipeline.writers.values()), default=0))
         _say({"event": "ready", "broker": source_url, "communities": len(pipeline.writers)})
         tasks = [asyncio.create_task(pipeline.run()), asyncio.create_task(outbox.run())]
         if stats:

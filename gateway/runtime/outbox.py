@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
 from gateway.core.model import Command, Deliver, Level
-from gateway.runtime.clock import RunningClock
+from gateway.runtime.clock import ForwardClock, RunningClock
 from gateway.runtime.faults import pass_point
 from gateway.runtime.ports import (
     CommitRefused,
@@ -60,7 +60,7 @@ class Outbox:
         on_ledger: Callable[..., Awaitable[Any]],
         platform: Platform | None,
         inbox: Inbox,
-        clock: RunningClock,
+        clock: RunningClock | ForwardClock,
         parallel: int = 16,
     ) -> None:
         self._ledger = ledger

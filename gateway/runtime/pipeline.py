@@ -31,7 +31,7 @@ from gateway.core.model import (
     Tick,
 )
 from gateway.errors import GatewayError
-from gateway.runtime.clock import RunningClock, read_steady
+from gateway.runtime.clock import ForwardClock, RunningClock, read_steady
 from gateway.runtime.faults import pass_point
 from gateway.runtime.journal import JournalFault, Stored
 from gateway.runtime.plates import PlateSeal
@@ -154,7 +154,7 @@ class Pipeline:
         self,
         ledger: Ledger,
         inbox: Inbox,
-        clock: RunningClock,
+        clock: RunningClock | ForwardClock,
         catalog: Catalog,
         catalogs: Catalogs,
         seal: PlateSeal,

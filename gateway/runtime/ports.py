@@ -195,8 +195,8 @@ class Ledger(Protocol):
 
     def settle(self, outcomes: Sequence[Outcome]) -> None: ...
     def bring_forward(self, now: int, latest: int) -> None:
-        """Makes due now what a clock that was ahead has put off: waiting effects that are due after ``latest``, and those
-        that were never tried and are not due yet."""
+        """Makes due now what a clock that was ahead has put off: waiting effects that are due after ``latest``, and
+        those that were never tried and are not due yet."""
 
     def time_out_commands(self, now: int) -> None:
         """Marks the commands that were sent, and not answered within a minute after their time, as ``timed-out``. An
