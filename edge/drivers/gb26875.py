@@ -13,6 +13,7 @@ quantity.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import logging
 import time
@@ -62,6 +63,9 @@ REMEMBERED: Final = 64
 REPEAT_S: Final = 60.0
 """For so long: serials begin again at 0, and the same words may come again tomorrow."""
 
+ALIVE_S: Final = 300.0
+"""How often it is passed on that a transmission device is heard."""
+
 CHUNK: Final = 4096
 SHANGHAI: Final = timezone(timedelta(hours=8))
 QUANTITIES: Final = {
@@ -103,6 +107,7 @@ class _Peer:
         self.address: int | None = None
         self.station = 0
         self.heard_at = time.monotonic()
+        self.told_at = -ALIVE_S
         self.serial = 0
         self.waiting: dict[int, asyncio.Future[Frame]] = {}
 
@@ -136,18 +141,31 @@ class Gb26875Driver:
         try:
             while True:
                 await asyncio.sleep(min(1.0, settings.silence_s / 4))
-                self._look_for_silence()
+                await self._look_for_silence()
         finally:
             server.close()
             for peer in list(self._peers):
                 peer.writer.close()
 
-    def _look_for_silence(self) -> None:
+    async def _tell_connected(self, address: int, *, is_so: bool) -> None:
+        carried = self._find(str(address))
+        if carried is not None:
+            report = _make_report(carried, {"connected": is_so})
+            with contextlib.suppress(NotTaken):
+                await self._take_all([report])
+
+    async def _take_all(self, reports: Iterable[Report | None]) -> None:
+        assert self._desk is not None  # noqa: S101 - set before anybody can connect
+        await self._desk.take(*(report for report in reports if report is not None))
+
+    async def _look_for_silence(self) -> None:
         now = time.monotonic()
         for peer in list(self._peers):
             if now - peer.heard_at > self._settings.silence_s:
                 self._tell(peer.address, f"no word for {self._settings.silence_s:g} s")
                 peer.writer.close()
+                if peer.address is not None:
+                    await self._tell_connected(peer.address, is_so=False)
 
     async def _meet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         peer = _Peer(writer)
@@ -180,6 +198,9 @@ class Gb26875Driver:
             self._tell(found.source, "it is not allowed here: register it, or name it under allowed")
             return
         peer.address, peer.station, peer.heard_at = found.source, found.destination, time.monotonic()
+        if peer.heard_at - peer.told_at > ALIVE_S:
+            peer.told_at = peer.heard_at
+            await self._tell_connected(found.source, is_so=True)
         match found.command:
             case Command.SEND:
                 peer.send(answer(found, await self._take(found), self._moment()))
@@ -218,9 +239,8 @@ class Gb26875Driver:
         except Unreadable as error:
             self._tell(frame.source, f"a frame cannot be read: {error}")
             return Command.NAK
-        assert self._desk is not None  # noqa: S101 - set before anybody can connect
         try:
-            await self._desk.take(*self._report(frame.source, objects))
+            await self._take_all(self._report(frame.source, objects))
         except NotTaken as error:
             self._tell(frame.source, f"what it says cannot be stored: {error}")
             self._forget(frame)
@@ -242,8 +262,8 @@ class Gb26875Driver:
     def _forget(self, frame: Frame) -> None:
         self._known[frame.source].pop(_digest(frame), None)
 
-    def _report(self, source: int, objects: Iterable[Object]) -> list[Report]:
-        reports = []
+    def _report(self, source: int, objects: Iterable[Object]) -> list[Report | None]:
+        reports: list[Report | None] = []
         for found in objects:
             match found:
                 case ComponentStatus():
@@ -259,7 +279,7 @@ class Gb26875Driver:
                     reports.append(self._report_operation(source, found))
                 case _:
                     log.info("transmission device %d: %s", source, found)
-        return [report for report in reports if report is not None]
+        return reports
 
     def _report_component(self, source: int, found: ComponentStatus) -> Report | None:
         address = f"{source}/{found.address}/{found.zone}.{found.place}"

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from edge.drivers.gb26875 import Gb26875Driver, Settings
-from edge.ports import Carried, Order, Outcome
+from edge.ports import Carried, Order, Outcome, Report
 from gateway.errors import GatewayError
 from gateway.wire import Measurement, Signal
 from tests.edge.desk import ListDesk, shipped
@@ -44,6 +44,10 @@ def component(place: int, condition: int, kind: int = 40, serial: int = 1) -> by
 def seal(raw: bytearray) -> bytes:
     raw[-3] = sum(raw[2:-3]) & 0xFF
     return bytes(raw)
+
+
+def reports_of(desk: ListDesk, device: str) -> list[Report]:
+    return [report for report in desk.reports if report.device == device]
 
 
 class Device:
@@ -123,10 +127,10 @@ async def test_what_cannot_be_stored_is_refused_and_taken_when_it_comes_again() 
         assert "cannot be stored" in desk.troubles["889"]
         desk.full = False
         assert await device.ask(SMOKE) == (3, 1)
-        assert len(desk.reports) == 1
+        assert len(reports_of(desk, "smoke-1")) == 1
         # The acknowledgement was lost: acknowledged again, and not taken twice.
         assert await device.ask(SMOKE) == (3, 1)
-        assert len(desk.reports) == 1
+        assert len(reports_of(desk, "smoke-1")) == 1
         assert "889" not in desk.troubles
 
 
@@ -156,7 +160,7 @@ async def test_an_analog_value_goes_to_the_reading_of_its_quantity() -> None:
     async with running(desk) as (_, connect):
         device = await connect()
         assert await device.ask(seal(raw)) == (3, 1)
-    [report] = desk.reports
+    [report] = reports_of(desk, "heat-1")
     assert report.measurements == (Measurement("heat-1:temperature", 71.5, "Cel"),)
 
 
@@ -166,7 +170,7 @@ async def test_a_fire_nobody_registered_is_passed_on_all_the_same() -> None:
         device = await connect()
         assert await device.ask(component(99, 0b11)) == (3, 1)
         assert await device.ask(component(98, 0b101, serial=2)) == (3, 2)
-    [report] = desk.reports
+    [report] = reports_of(desk, "fire-889-1-10-99")
     assert report.signals == (Signal("fire-889-1-10-99", "fire"),)
     assert desk.troubles["889/1/10.98"].startswith("not registered")
 
@@ -185,7 +189,9 @@ async def test_silence_is_told_and_the_line_is_given_up() -> None:
     async with running(desk, silence_s=1) as (_, connect):
         device = await connect()
         assert await device.ask(HEARTBEAT) == (3, 1)
+        assert desk.values("panel-1") == {"connected": True}
         await desk.wait_until(lambda: "no word" in desk.troubles.get("889", ""))
+        await desk.wait_until(lambda: desk.values("panel-1") == {"connected": False})
         async with asyncio.timeout(5):
             assert await device._reader.read() == b""
 
