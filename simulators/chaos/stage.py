@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import time
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -26,13 +27,16 @@ from simulators.chaos.programs import (
 from simulators.chaos.proxy import Proxy
 from simulators.chaos.world import BUS, build_quarter, write_district
 
-_AGENT = """\
+SPEED: Final = 4
+"""All clocks run so many times as fast: after a fault, no deadline fires for a minute of theirs."""
+
+_AGENT: Final = """\
 community = "{community}"
 source = "{source}"
 data = "{data}"
 profiles = "{root}/device_profiles"
 rules = "{root}/rules"
-status_s = 5
+status_s = 20
 
 [link]
 url = "mqtt://127.0.0.1:{link}"
@@ -42,6 +46,11 @@ keepalive_s = 5
 max_mb = 8
 alarm_reserve_mb = 1
 pack_s = 1
+
+[clock]
+speed = {speed}
+anchor_real = {anchor}
+anchor = {anchor}
 
 [[bus]]
 driver = "http"
@@ -67,6 +76,7 @@ class Stage:
             Proxy(free_port(), broker_port, Random(f"{seed}/{quarter.source}"), is_mqtt=True)
             for quarter in self.quarters
         ]
+        anchor = time.time_ns() // 1_000_000
         self.settings = {
             "SCG_DATA": str(folder / "gateway"),
             "SCG_PROFILES": str(ROOT / "device_profiles"),
@@ -74,6 +84,9 @@ class Stage:
             "SCG_BROKER__URL": f"mqtt://127.0.0.1:{self.gateway_link.port}",
             "SCG_PLATFORM__URL": f"http://127.0.0.1:{self.platform_link.port}/events",
             "SCG_PLATFORM__KEY_FILE": str(key),
+            "SCG_CLOCK__SPEED": str(SPEED),
+            "SCG_CLOCK__ANCHOR_REAL": str(anchor),
+            "SCG_CLOCK__ANCHOR": str(anchor),
         }
         disk = Disk(folder / "gateway", library)
         self.gateway = make_gateway(disk, folder / "gateway.log", self.settings)
@@ -93,6 +106,8 @@ class Stage:
                 bus=BUS,
                 door=door,
                 token=folder / "token",
+                speed=SPEED,
+                anchor=anchor,
             )
             config.write_text(text, encoding="utf-8")
             log = folder / f"{quarter.source}.log"
