@@ -73,6 +73,8 @@ class Outbox:
         self._new_deliveries = asyncio.Event()
         self._under_way: dict[str, str] = {}
         self._ended: list[Outcome] = []
+        self._stuck: set[str] = set()
+        """Effects whose end the ledger refuses to take: performed, and not again before the next start."""
         self._called_out: set[str] = set()
         self.delivered = 0
 
@@ -101,6 +103,8 @@ class Outbox:
         messages: dict[str, Outgoing] = {}
         for row in rows:
             command = row.effect
+            if row.id in self._stuck:
+                continue
             if not isinstance(command, Command):
                 outcomes.append(Outcome(row.id, OutboxState.DEAD, now, "no command"))
             elif now > command.expires_at:
@@ -119,7 +123,7 @@ class Outbox:
                 else:
                     outcomes.append(Outcome(row_id, OutboxState.DONE, now, "sent"))
         await self._settle(outcomes)
-        return bool(rows)
+        return bool(outcomes)
 
     async def _watch_unanswered(self) -> None:
         """Commands that nobody answered in their time are told apart from those that wait."""
@@ -155,7 +159,8 @@ class Outbox:
                 if room <= 0:
                     break
                 # Revisions of one incident go one after the other.
-                if row.id not in self._under_way and incident not in self._under_way.values():
+                is_new = row.id not in self._under_way and row.id not in self._stuck
+                if is_new and incident not in self._under_way.values():
                     self._under_way[row.id] = incident
                     group.create_task(self._deliver(platform, row))
                     room -= 1
@@ -189,6 +194,7 @@ class Outbox:
         except CommitRefused as error:
             if len(outcomes) == 1:
                 log.error("how %s ended cannot be written down: %s", outcomes[0].id, error)
+                self._stuck.add(outcomes[0].id)
                 return
             for outcome in outcomes:
                 await self._settle([outcome])

@@ -177,6 +177,11 @@ async def test_an_end_that_cannot_be_written_down_holds_no_other_back(
         await until(lambda: "not this one" in caplog.text)
         world.press("sos-1", "c002")
         await until(lambda: world.ledger.outbox_counts().get("done", 0) >= 1)
+        # What was performed is not performed again and again for that.
+        await asyncio.sleep(0.6)
+        said = reference.get("/stats")
+        assert sum(said["answers"].values()) == 1
+        assert said["faults"] == {"status": 1}
     await platform.close()
 
 
