@@ -14,6 +14,8 @@ has_postgres() {
 }
 has_postgres || missing="$missing postgresql"
 command -v espeak-ng >/dev/null 2>&1 || missing="$missing espeak-ng"
+# The fault harness compiles the library that loses what was not fsynced.
+command -v cc >/dev/null 2>&1 || command -v gcc >/dev/null 2>&1 || missing="$missing gcc libc6-dev"
 [ -n "$missing" ] || exit 0
 
 if [ "$(id -u)" != 0 ] || [ ! -e /etc/debian_version ] || ! command -v apt-get >/dev/null 2>&1; then
