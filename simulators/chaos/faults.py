@@ -139,10 +139,13 @@ class Injector:
         self.now = f"{fault.kind} {fault.part}"
         self._note(f"{fault.kind} on {fault.part} for {fault.last_s} s ({fault.number:.3f})")
         try:
-            has_struck = await self._find(fault)(fault)
-            if has_struck is False:
-                self.missed.append(f"{fault.kind} on {fault.part} did not strike")
-            self.struck[fault.kind] += 1
+            kind = fault.kind
+            if await self._find(fault)(fault) is False:
+                # It did not come by the point in time, and was killed wherever it was.
+                kind, _, point = kind.partition("-killed-")
+                kind += "-killed"
+                self.missed.append(f"{fault.part} did not come by {point} in {POINT_S:g} s; counted as {kind}")
+            self.struck[kind] += 1
             self._note(f"{fault.kind} on {fault.part} is over")
             await asyncio.sleep(CALM_S)
         finally:
