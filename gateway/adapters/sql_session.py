@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from typing import Any, Final
 
 import psycopg
@@ -27,6 +28,9 @@ BUSY_S: Final = 5.0
 """How long a writer waits for another process that writes into the same SQLite file, or for a lock of PostgreSQL's."""
 
 READERS: Final = 4
+ROWS_OF_A_STATEMENT: Final = 64
+"""So many rows of ten columns stay below 999 parameters, the least that a SQLite library takes."""
+
 REASON_LENGTH: Final = 300
 
 
@@ -74,8 +78,11 @@ class Session:
         names = ", ".join(columns)
         driver: Any = self.connection.connection.driver_connection
         if self.is_sqlite:
-            marks = ", ".join("?" * len(columns))
-            driver.executemany(f"INSERT INTO {table} ({names}) VALUES ({marks})", rows)  # noqa: S608 - our own names
+            # Many rows to a statement: for each statement SQLite lets go of the interpreter and takes it back, and while
+            # the next batch is fed it would wait for it each time.
+            for start in range(0, len(rows), ROWS_OF_A_STATEMENT):
+                part = rows[start : start + ROWS_OF_A_STATEMENT]
+                driver.execute(_insert_many(table, names, len(columns), len(part)), list(chain.from_iterable(part)))
             return
         with driver.cursor() as cursor, cursor.copy(f"COPY {table} ({names}) FROM STDIN (FORMAT BINARY)") as copy:
             copy.set_types(types)
@@ -84,6 +91,12 @@ class Session:
 
     def _spell(self, sql: str) -> str:
         return sql if self.is_sqlite else _with_percents(sql)
+
+
+@functools.cache
+def _insert_many(table: str, names: str, columns: int, rows: int) -> str:
+    marks = f"({', '.join('?' * columns)})"
+    return f"INSERT INTO {table} ({names}) VALUES {', '.join([marks] * rows)}"  # noqa: S608 - our own names
 
 
 @functools.cache
