@@ -15,6 +15,7 @@ from gateway.wire import CommandMessage, encode_command, topic_of
 from tests.acceptance.stage import Stage, events_of
 from tests.conftest import StartMosquitto
 from tests.edge.agents import BUS_DEVICES, AgentHouse, until
+from tests.ports.tcp_line import TcpLine
 
 MakeHouse = Callable[..., AgentHouse]
 
@@ -152,3 +153,29 @@ async def test_a_fire_is_answered_while_nobody_hears_and_is_one_incident_after(
     [fire] = [incident for incident in stage.incidents() if incident.cause == "fire"]
     [answered] = [line for line in fire.timeline if line.what == "answered"]
     assert "by the agent itself" in answered.why
+
+
+async def test_an_agent_that_is_gone_is_one_notice_with_its_devices_under_it(
+    stage: Stage, make_house: MakeHouse
+) -> None:
+    stage.move_clock(speed=600)
+    stage.start()
+    async with TcpLine(stage.broker.port) as line:
+        house = make_house()
+        link = house.config.link.model_copy(update={"url": line.url})
+        house.config = house.config.model_copy(update={"link": link, "status_s": 600.0})
+        wall = await house.start()
+        await house.wait_linked()
+        for device in ("speaker-1", "speaker-2"):
+            await wall.read(device, "fault", False)
+        await house.wait_settled()
+        await line.cut()
+
+        def notices() -> dict[str, tuple[str, ...]]:
+            return {i.rule: i.swallowed for i in stage.incidents() if i.sort == "notice" and i.state != "closed"}
+
+        # The speakers report every five minutes; their quarter of an hour is over in two seconds.
+        await until(lambda: {"speaker-1", "speaker-2"} <= set(notices().get("ops.agent-offline", ())), 30)
+        assert set(notices()) == {"ops.agent-offline"}
+        await line.mend()
+        await until(lambda: "ops.agent-offline" not in notices(), 30)
