@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from random import Random
 from typing import Final
@@ -22,6 +23,8 @@ AT_A_TIME: Final = 3
 """Faults that last at a time, on different parts."""
 BETWEEN_S: Final = (0.3, 0.9)
 POINT_S: Final = 8.0
+ALONE_S: Final = 3.0
+"""An agent that is hurt was without its link for so long before, at most."""
 CALM_S: Final = 0.7
 """A part that was hurt is left in peace for so long."""
 
@@ -175,23 +178,42 @@ class Injector:
 
     async def _kill(self, fault: Fault) -> None:
         program = self._program(fault)
-        await program.kill()
+        async with self._alone(fault):
+            await program.kill()
         await self._bring_back(program, fault)
 
     async def _kill_at_point(self, fault: Fault) -> bool:
         program = self._program(fault)
         _, _, point = fault.kind.partition("-killed-")
-        await program.kill()
+        async with self._alone(fault):
+            await program.kill()
         has_struck = await program.run_to_point(f"{point}:{1 + int(fault.number * 4)}", POINT_S)
         await self._bring_back(program, fault)
         return has_struck
 
     async def _cut_power(self, fault: Fault) -> None:
         program = self._program(fault)
-        await program.kill()
+        async with self._alone(fault):
+            await program.kill()
         lost = await asyncio.to_thread(self._disk(program).cut_power)
         self._note(f"{program.name} has {lost} files otherwise than they were")
         await self._bring_back(program, fault)
+
+    @asynccontextmanager
+    async def _alone(self, fault: Fault) -> AsyncIterator[None]:
+        """An agent is cut off for a while before what is done to it, so that its spool holds what nobody else has."""
+        if not fault.part.startswith("agent-"):
+            yield
+            return
+        index = int(fault.part.rpartition("-")[2])
+        link = self._stage.agent_links[index]
+        async with self._locks.setdefault(f"agent-link-{index}", asyncio.Lock()):
+            link.set(Mode.CUT)
+            try:
+                await asyncio.sleep(ALONE_S * fault.number)
+                yield
+            finally:
+                link.heal(resets=True)
 
     async def _fill_disk(self, fault: Fault) -> None:
         disk = self._disk(self._program(fault))
