@@ -78,8 +78,8 @@ class Session:
         names = ", ".join(columns)
         driver: Any = self.connection.connection.driver_connection
         if self.is_sqlite:
-            # Many rows to a statement: for each statement SQLite lets go of the interpreter and takes it back, and while
-            # the next batch is fed it would wait for it each time.
+            # Many rows to a statement: for each, SQLite lets go of the interpreter and takes it back, and would wait
+            # for it each time while the next batch is fed.
             for start in range(0, len(rows), ROWS_OF_A_STATEMENT):
                 part = rows[start : start + ROWS_OF_A_STATEMENT]
                 driver.execute(_insert_many(table, names, len(columns), len(part)), list(chain.from_iterable(part)))
