@@ -16,8 +16,8 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
-from gateway.core.district import JIMO, Grid, GridLevel
-from gateway.core.model import Community, Device, Place, PlaceKind, Scalar, Source
+from gateway.core.district import JIMO
+from gateway.core.model import Community, Device, Grid, GridLevel, Place, PlaceKind, Scalar, Source
 
 CENTRES: Final = 133
 STATIONS: Final = 1101

@@ -28,12 +28,14 @@ from msgspec.structs import replace
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from gateway.core.district import JIMO, Grid, GridLevel
+from gateway.core.district import JIMO
 from gateway.core.engine import Engine
 from gateway.core.model import (
     Community,
     Delivery,
     Device,
+    Grid,
+    GridLevel,
     Incident,
     Place,
     PlaceKind,

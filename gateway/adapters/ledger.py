@@ -20,7 +20,7 @@ from sqlalchemy import Connection
 from gateway.adapters.ledger_batch import clip, find_lost, write_batch
 from gateway.adapters.passwords import hash_password, make_password
 from gateway.adapters.sql_session import BUSY_S, Database, parse_url
-from gateway.core.model import Command, Community, Deliver, Device, Incident
+from gateway.core.model import Community, Device, Effect, Incident
 from gateway.runtime.ports import (
     Batch,
     Checkpoint,
@@ -47,7 +47,7 @@ ANSWER_GRACE_MS: Final = 60_000
 PAGE: Final = 1_000
 """Journal rows that are read in one transaction."""
 
-_effects: Final = msgspec.json.Decoder(Deliver | Command)
+_effects: Final = msgspec.json.Decoder(Effect)
 _incidents: Final = msgspec.json.Decoder(Incident)
 _devices: Final = msgspec.json.Decoder(Device)
 _statuses: Final = msgspec.json.Decoder(Status)

@@ -15,7 +15,18 @@ from msgspec import Struct
 
 from gateway.adapters.sql_session import Row, Session
 from gateway.core.incident import FINAL
-from gateway.core.model import Answer, CursorMove, Deliver, Device, Effect, Incident, Presence, Rejected, Transition
+from gateway.core.model import (
+    Answer,
+    CursorMove,
+    Deliver,
+    Device,
+    Effect,
+    Incident,
+    Notify,
+    Presence,
+    Rejected,
+    Transition,
+)
 from gateway.core.model import Command as CommandEffect
 from gateway.runtime.ports import Batch, Checkpoint, CommitRefused, Entry, Fence, FenceLost, Quarantined
 
@@ -217,6 +228,8 @@ class _Gathered:
                 # Each revision is the whole incident, so one that a newer one follows need not be sent any more.
                 state = "waiting" if newest[i.id] == i.revision else "superseded"
                 rows.append((effect.id, community, "deliver", i.id, i.revision, state, at, at, _encode(effect)))
+            elif isinstance(effect, Notify):
+                rows.append((effect.id, community, "notify", effect.incident, 0, "waiting", at, at, _encode(effect)))
             else:
                 c: CommandEffect = effect
                 rows.append((c.id, community, "command", c.incident, 0, "waiting", at, at, _encode(effect)))

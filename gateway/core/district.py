@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from enum import StrEnum
 from typing import Final
 
 from msgspec import Struct, field
 
-from gateway.core.model import Place, PlaceKind, Scalar
+from gateway.core.model import Grid, GridLevel, Place, PlaceKind, Scalar
 
 _ID: Final = re.compile(r"[a-z0-9-]{1,48}")
 _SHOWN_FAULTS: Final = 5
@@ -43,29 +42,6 @@ class DistrictError(ValueError):
 
 
 # --- the grid -----------------------------------------------------------------------------------------------
-
-
-class GridLevel(StrEnum):
-    """The levels of the grid: 区, 镇街, 部门, 社区网格中心, 网格工作站, 基础网格, 专属网格.
-
-    A department stands beside the towns on the second level, a department grid beside the base grids on the fifth."""
-
-    DISTRICT = "district"
-    TOWN = "town"
-    DEPARTMENT = "department"
-    CENTRE = "centre"
-    STATION = "station"
-    BASE = "base"
-    SPECIAL = "special"
-
-
-class Grid(Struct, frozen=True, omit_defaults=True):
-    """A node of the grid. ``parent`` is a code, None for the district alone."""
-
-    code: str
-    level: GridLevel
-    name: str
-    parent: str | None = None
 
 
 class LevelScheme(Struct, frozen=True):

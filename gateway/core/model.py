@@ -42,6 +42,45 @@ class Sort(StrEnum):
     NOTICE = "notice"
 
 
+class Role(StrEnum):
+    """Who acts: 管理员, 审计员, 调度员, 网格员, 物业, 测试, 平台 (the central platform, a machine), 居民.
+
+    ``gateway`` is the gateway itself, which acts when time has passed."""
+
+    ADMINISTRATOR = "administrator"
+    AUDITOR = "auditor"
+    DISPATCHER = "dispatcher"
+    GRID_WORKER = "grid_worker"
+    PROPERTY_MANAGER = "property_manager"
+    TESTER = "tester"
+    PLATFORM = "platform"
+    RESIDENT = "resident"
+    GATEWAY = "gateway"
+
+
+class GridLevel(StrEnum):
+    """The levels of the grid: 区, 镇街, 部门, 社区网格中心, 网格工作站, 基础网格, 专属网格.
+
+    A department stands beside the towns on the second level, a department grid beside the base grids on the fifth."""
+
+    DISTRICT = "district"
+    TOWN = "town"
+    DEPARTMENT = "department"
+    CENTRE = "centre"
+    STATION = "station"
+    BASE = "base"
+    SPECIAL = "special"
+
+
+class Grid(Struct, frozen=True, omit_defaults=True):
+    """A node of the grid. ``parent`` is a code, None for the district alone."""
+
+    code: str
+    level: GridLevel
+    name: str
+    parent: str | None = None
+
+
 class DeviceState(StrEnum):
     """Where a device stands in its life.
 
@@ -146,6 +185,35 @@ class RegistryChange(Struct, frozen=True, tag="registry", omit_defaults=True):
     devices: tuple[Device, ...] = ()
     retired: tuple[str, ...] = ()
     community: Community | None = None
+    grids: tuple[Grid, ...] = ()
+    """The grids that the community's places lie in, with all above them: whoever owns a step is one of these."""
+
+
+class Silence(Struct, frozen=True, omit_defaults=True):
+    """A silence or a maintenance window (免打扰, 检修): what it covers opens nothing from ``since`` to ``until``.
+
+    It covers what all of its given fields name: a ``device``, a ``place`` with all below it, a ``rule``; with none of
+    them it would be the whole community, which is refused."""
+
+    id: str
+    until: int
+    reason: str
+    actor: str
+    since: int = 0
+    device: str | None = None
+    place: str | None = None
+    rule: str | None = None
+    kind: str = "silence"
+    """``silence``, ``maintenance``, or ``away`` (nobody is at home: 外出报备)."""
+
+
+class SilenceChange(Struct, frozen=True, tag="silence", omit_defaults=True):
+    """A silence begins, or the one with the id in ``ended`` is taken back before its time."""
+
+    id: str
+    actor: str
+    silence: Silence | None = None
+    ended: str | None = None
 
 
 class ListChange(Struct, frozen=True, tag="list"):
@@ -165,14 +233,38 @@ class Override(Struct, frozen=True, tag="override"):
     reason: str
 
 
-class OperatorAction(Struct, frozen=True, tag="action"):
-    """A person's (or the platform's) act on an incident. ``verb`` is one of the table of moves."""
+class OperatorAction(Struct, frozen=True, tag="action", omit_defaults=True):
+    """A person's (or the platform's) act on an incident. ``verb`` is one of the table of moves in
+    `gateway.core.incident`; what it needs stands there.
+
+    ``role`` and ``grid`` are the actor's: with ``grid`` the actor may act on what lies in that grid or below it; an
+    empty one is the whole community's. ``revision``, when given, is the one that the actor saw: if somebody else has
+    moved the incident since, the act is refused."""
 
     id: str
     actor: str
     incident: str
     verb: str
     reason: str = ""
+    role: Role = Role.DISPATCHER
+    grid: str = ""
+    until: int | None = None
+    """For ``park`` and ``ask_extension``: the date."""
+    body: str = ""
+    """For ``dispatch`` and ``return``: the responsible body that it goes to; otherwise the category's."""
+    into: str = ""
+    """For ``merge``: the incident that takes this one in."""
+    score: int | None = None
+    """For ``rate``: 1 (bad) to 5 (good)."""
+    revision: int | None = None
+
+
+class Told(Struct, frozen=True, tag="told", omit_defaults=True):
+    """What became of a `Notify`: whom it reached, or why nobody. It becomes a line of the incident's timeline."""
+
+    id: str
+    incident: str
+    outcome: str
 
 
 class Refusal(Struct, frozen=True, tag="refusal", omit_defaults=True):
@@ -210,6 +302,8 @@ Event = (
     | OperatorAction
     | Press
     | Refusal
+    | SilenceChange
+    | Told
 )
 
 
@@ -263,6 +357,49 @@ class Line(Struct, frozen=True, omit_defaults=True):
     late: bool = False
 
 
+class Due(Struct, frozen=True, omit_defaults=True):
+    """What an incident waits for (时限): the act, whose it is, by when, and what has been done about it being late.
+
+    ``step`` is the verb that is awaited; ``role``, ``grid`` and ``body`` are its owner. ``limit`` is as the file says
+    it (``30min``, ``4wh``, ``3d``, ``5wd``), and ``how`` the arithmetic from ``since`` to ``due_at`` in words.
+    ``next_at`` is when the clock acts next: it warns (yellow), then marks (red), then reminds and escalates, again and
+    again."""
+
+    step: str
+    role: Role
+    grid: str
+    body: str
+    since: int
+    limit: str
+    how: str
+    warn_at: int
+    due_at: int
+    next_at: int
+    warned_at: int | None = None
+    overdue_at: int | None = None
+    reminders: int = 0
+
+
+class Whistle(Struct, frozen=True, omit_defaults=True):
+    """A whistle (吹哨): which grid was called, when and by whom, and when it reported in (报到)."""
+
+    grid: str
+    at: int
+    actor: str
+    reported_at: int | None = None
+
+
+class Member(Struct, frozen=True, omit_defaults=True):
+    """What an incident swallowed: a finding that would have been a case of its own, and why it is none."""
+
+    at: int
+    key: str
+    rule: str
+    why: str
+    event: str = ""
+    count: int = 1
+
+
 class Incident(Struct, frozen=True, omit_defaults=True):
     """A governance incident (or a maintenance notice) at one revision, with its whole timeline."""
 
@@ -296,6 +433,30 @@ class Incident(Struct, frozen=True, omit_defaults=True):
     lon: float | None = None
     lat: float | None = None
     timeline: tuple[Line, ...] = ()
+    chain: tuple[str, ...] = ()
+    """Codes of the grids from the district down to ``grid``."""
+    due: Due | None = None
+    """What is awaited now; None only when nothing is any more, and for notices."""
+    aside: Due | None = None
+    """The step that waits while the incident is parked or whistled up."""
+    before: str = ""
+    """The state to come back to when it is parked no more."""
+    accepted_at: int | None = None
+    """When a person first took it on; until then the duty phones are rung for a critical one."""
+    rings: int = 0
+    rung_at: int | None = None
+    """How many calls went out, and when the next one goes."""
+    returns: int = 0
+    asked_until: int | None = None
+    """The date of an extension that was asked for and not yet decided on."""
+    extensions: int = 0
+    whistles: tuple[Whistle, ...] = ()
+    merged_into: str | None = None
+    members: tuple[Member, ...] = ()
+    flaps: int = 0
+    """How often it cleared and came back: it is flapping."""
+    score: int | None = None
+    closed_at: int | None = None
 
 
 class Deliver(Struct, frozen=True, tag="deliver"):
@@ -318,7 +479,29 @@ class Command(Struct, frozen=True, tag="command", omit_defaults=True):
     incident: str | None = None
 
 
-Effect = Deliver | Command
+class Notify(Struct, frozen=True, tag="notify", omit_defaults=True):
+    """Tell a person. Whom, the directory of contacts says at the time of telling: the engine knows no phone numbers.
+
+    ``kind``: ``ring`` (nobody has accepted a critical incident: call number ``round`` of the chain of duty phones, from
+    the place up to the district, again from the first after the last), ``contact`` (life-safety verification: the
+    family, or the property's duty phone), ``warn`` (yellow), ``overdue`` (red), ``remind``, ``escalate``, ``whistle``.
+    For these, ``role``, ``grid`` and ``body`` are whom it concerns. Not performed after ``expires_at``."""
+
+    id: str
+    community: str
+    incident: str
+    kind: str
+    place: str
+    grid: str
+    text: dict[str, str]
+    expires_at: int
+    level: Level = Level.NORMAL
+    role: Role | None = None
+    body: str = ""
+    round: int = 0
+
+
+Effect = Deliver | Command | Notify
 
 
 class Rejected(Struct, frozen=True):

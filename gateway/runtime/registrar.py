@@ -14,8 +14,8 @@ import msgspec
 from msgspec import Struct
 
 from gateway.core.catalog import Catalog
-from gateway.core.district import JIMO, DistrictError, Grid, GridTree
-from gateway.core.model import Community, Device, ListChange, Place, RegistryChange, Source
+from gateway.core.district import JIMO, DistrictError, GridTree
+from gateway.core.model import Community, Device, Grid, ListChange, Place, RegistryChange, Source
 from gateway.errors import GatewayError
 from gateway.runtime.plates import PlateSeal
 from gateway.runtime.ports import Batch, Entry, Ledger

@@ -11,8 +11,6 @@ from gateway.core.district import (
     JIMO,
     DistrictError,
     Fault,
-    Grid,
-    GridLevel,
     GridScheme,
     GridTree,
     LevelScheme,
@@ -20,7 +18,7 @@ from gateway.core.district import (
     check_grids,
     check_places,
 )
-from gateway.core.model import Place, PlaceKind
+from gateway.core.model import Grid, GridLevel, Place, PlaceKind
 
 GRIDS = (
     Grid("370215", GridLevel.DISTRICT, "即墨区"),

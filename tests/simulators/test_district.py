@@ -15,8 +15,8 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from gateway.core.district import JIMO, Grid, GridLevel, GridTree, PlaceTree
-from gateway.core.model import DeviceState, PlaceKind
+from gateway.core.district import JIMO, GridTree, PlaceTree
+from gateway.core.model import DeviceState, Grid, GridLevel, PlaceKind
 from simulators import district as generator
 from simulators.__main__ import app
 from simulators.catalog import read_catalog
