@@ -81,6 +81,15 @@ class Grid(Struct, frozen=True, omit_defaults=True):
     parent: str | None = None
 
 
+class Responsible(Struct, frozen=True, omit_defaults=True):
+    """Who is the body of this kind (one of ``bodies`` in rules/categories.yaml) in a grid and all below it: ``gas-supply``
+    in a town, for instance, by its name. The nearest grid that has one counts."""
+
+    body: str
+    grid: str
+    name: str
+
+
 class DeviceState(StrEnum):
     """Where a device stands in its life.
 
@@ -187,6 +196,8 @@ class RegistryChange(Struct, frozen=True, tag="registry", omit_defaults=True):
     community: Community | None = None
     grids: tuple[Grid, ...] = ()
     """The grids that the community's places lie in, with all above them: whoever owns a step is one of these."""
+    responsible: tuple[Responsible, ...] | None = None
+    """The responsible bodies of those grids, all of them; None leaves them as they are."""
 
 
 class Silence(Struct, frozen=True, omit_defaults=True):
