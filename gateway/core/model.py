@@ -82,8 +82,9 @@ class Grid(Struct, frozen=True, omit_defaults=True):
 
 
 class Responsible(Struct, frozen=True, omit_defaults=True):
-    """Who is the body of this kind (one of ``bodies`` in rules/categories.yaml) in a grid and all below it: ``gas-supply``
-    in a town, for instance, by its name. The nearest grid that has one counts."""
+    """Who is the body of this kind (one of ``bodies`` in rules/categories.yaml) in a grid and all below it.
+
+    The nearest grid that has one counts."""
 
     body: str
     grid: str
