@@ -20,6 +20,8 @@ from gateway.errors import GatewayError
 from gateway.runtime import checks
 from gateway.runtime.catalog_files import read_catalog
 from gateway.runtime.explaining import explain_device
+from gateway.runtime.holidays import render_holidays
+from gateway.runtime.moves_page import render_moves
 from gateway.runtime.ports import LedgerDown
 from gateway.runtime.registrar import read_district, register, write_credentials
 from gateway.runtime.writer import without_collector
@@ -76,6 +78,18 @@ def run_rule_tests(
 ) -> None:
     """Run the tests that stand beside the rules, and report which leaves they cover."""
     sys.exit(checks.test_rules(root, pattern))
+
+
+@app.command()
+def holidays() -> None:
+    """Print the holidays and make-up working days that are known: the text of rules/holidays.yaml."""
+    typer.echo(render_holidays(), nl=False)
+
+
+@app.command()
+def moves() -> None:
+    """Print the table of moves: the part of docs/governance.md between its marks."""
+    typer.echo(render_moves(), nl=False)
 
 
 @app.command()

@@ -247,7 +247,7 @@ class SqlLedger:
     def bring_forward(self, now: int, latest: int) -> None:
         with self.database.writing() as session:
             session.run(
-                "UPDATE outbox SET due_at = ? WHERE state = 'waiting' AND kind IN ('deliver', 'command') "
+                "UPDATE outbox SET due_at = ? WHERE state = 'waiting' AND kind IN ('deliver', 'command', 'notify') "
                 "AND due_at > ? AND (attempts = 0 OR due_at > ?)",
                 now,
                 now,
@@ -341,7 +341,8 @@ _PUT_CREDENTIAL: Final = (
 _COUNTS: Final = {
     "quarantined": "SELECT reason, sum(count) FROM quarantine GROUP BY reason",
     "rejected": "SELECT reason, sum(count) FROM rejected GROUP BY reason",
-    "outbox": "SELECT state, count(*) FROM outbox GROUP BY state",
+    "outbox": "SELECT state, count(*) FROM outbox WHERE kind <> 'notify' GROUP BY state",
+    "notifications": "SELECT state, count(*) FROM outbox WHERE kind = 'notify' GROUP BY state",
     "commands": "SELECT state, count(*) FROM command GROUP BY state",
     "lost": "SELECT source, sum(lost) FROM cursor GROUP BY source HAVING sum(lost) > 0",
     "incidents": "SELECT state, count(*) FROM incident WHERE sort = 'incident' GROUP BY state",

@@ -14,7 +14,6 @@ import msgspec
 from msgspec import Struct
 
 from gateway.adapters.sql_session import Row, Session
-from gateway.core.incident import FINAL
 from gateway.core.model import (
     Answer,
     CursorMove,
@@ -28,6 +27,7 @@ from gateway.core.model import (
     Transition,
 )
 from gateway.core.model import Command as CommandEffect
+from gateway.core.moves import FINAL
 from gateway.runtime.ports import Batch, Checkpoint, CommitRefused, Entry, Fence, FenceLost, Quarantined
 
 KEPT_CHECKPOINTS: Final = 3

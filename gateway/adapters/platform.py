@@ -99,7 +99,7 @@ def encode_event(effect_id: str, incident: Incident) -> bytes:
     """The CloudEvent 1.0 (structured JSON, UTF-8) of this revision; the same bytes every time.
 
     ``data`` holds every field of the incident, also those at their default, so that a receiver needs none of ours."""
-    data = structs.asdict(incident) | {"timeline": [structs.asdict(line) for line in incident.timeline]}
+    data = _spell_out(incident)
     return msgspec.json.encode(
         {
             "specversion": "1.0",
@@ -112,6 +112,15 @@ def encode_event(effect_id: str, incident: Incident) -> bytes:
             "data": data,
         }
     )
+
+
+def _spell_out(value: object) -> object:
+    """A struct as a mapping of all its fields, and so all that is in it."""
+    if isinstance(value, msgspec.Struct):
+        return {name: _spell_out(part) for name, part in structs.asdict(value).items()}
+    if isinstance(value, tuple):
+        return [_spell_out(part) for part in value]
+    return value
 
 
 def sign(key: bytes, body: bytes) -> str:

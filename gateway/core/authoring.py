@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Mapping
-from datetime import datetime
+from datetime import date, datetime
 from types import UnionType
 from typing import Annotated, Any, Final, Literal, TypeVar, Union, get_args, get_origin
 
@@ -18,6 +18,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 
 from gateway.core.condition import ConditionError, parse_duration
 from gateway.core.document import Document, Problem
+from gateway.core.worktime import Limit, read_limit
 
 ScopeName = Literal["device", "household", "unit", "building", "place", "source", "community"]
 LevelName = Literal["normal", "urgent", "critical"]
@@ -48,6 +49,13 @@ def _parse_clock(value: object) -> tuple[int, int]:
         if begin < 1440 and end <= 1440 and int(found[2]) < 60 and int(found[4]) < 60 and begin != end:
             return begin, end
     raise _refusal(f"{value!r} is no span of the day", 'write "HH:MM-HH:MM", for example "22:00-06:00"')
+
+
+def _parse_day(value: object) -> date:
+    try:
+        return date.fromisoformat(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        raise _refusal(f"{value!r} is no day", "write, for example, 2026-10-01") from None
 
 
 def _parse_instant(value: object) -> int:
@@ -106,6 +114,7 @@ Span = Annotated[int, BeforeValidator(_parse_span)]
 
 Heartbeat = Annotated[int | None, BeforeValidator(_parse_heartbeat)]
 ClockSpan = Annotated[tuple[int, int], BeforeValidator(_parse_clock)]
+Day = Annotated[date, BeforeValidator(_parse_day)]
 Instant = Annotated[int, BeforeValidator(_parse_instant)]
 Range = Annotated[list[float], AfterValidator(_check_range)]
 DeviceId = Annotated[str, _check_pattern(r"[a-z0-9-]{1,48}", "a-z, 0-9 and -, at most 48")]
@@ -168,6 +177,73 @@ class VocabularyForm(Form):
     quantities: dict[Name, QuantityForm] = Field(description="quantities:")
 
 
+def _parse_limit(value: object) -> Limit:
+    try:
+        return read_limit(value)
+    except ValueError as error:
+        raise _refusal(str(error), "write, for example, 30min, 2h, 4wh, 3d or 5wd") from None
+
+
+LimitText = Annotated[Any, BeforeValidator(_parse_limit)]
+StepName = Literal["accept", "dispatch", "arrive", "resolve", "verify", "close", "rate", "report_in"]
+LimitsForm = dict[StepName, LimitText]
+
+
+class StormForm(Form):
+    """How many new incidents in how long are a storm."""
+
+    incidents: int = Field(description="incidents: 20", ge=1)
+    window: Span = Field(description="window: 10m")
+
+
+class FlappingForm(Form):
+    """How many changes in how long are flapping."""
+
+    times: int = Field(description="times: 5", ge=2)
+    window: Span = Field(description="window: 1h")
+
+
+class LevelSpansForm(Form):
+    """A span for each level."""
+
+    critical: Span = Field(description="critical: 5m")
+    urgent: Span = Field(description="urgent: 30m")
+    normal: Span = Field(description="normal: 24h")
+
+
+class LevelLimitsForm(Form):
+    """The limits of each level."""
+
+    critical: LimitsForm = Field(description="critical: {accept: 1min, …}")
+    urgent: LimitsForm = Field(description="urgent: {accept: 10min, …}")
+    normal: LimitsForm = Field(description="normal: {accept: 1wh, …}")
+
+
+class GovernanceForm(Form):
+    """rules/governance.yaml."""
+
+    limits: LevelLimitsForm = Field(description="limits:")
+    working_hours: list[ClockSpan] = Field(description='working_hours: ["09:00-12:00", "13:00-17:00"]', min_length=1)
+    warn_share: float = Field(description="warn_share: 0.75", gt=0, lt=1)
+    remind_every: LevelSpansForm = Field(description="remind_every:")
+    escalate_after: int = Field(description="escalate_after: 2", ge=1)
+    ring_every: Span = Field(description="ring_every: 1m")
+    returns_limit: int = Field(description="returns_limit: 2", ge=0)
+    reopen_within: Span = Field(description="reopen_within: 7d")
+    storm: StormForm = Field(description="storm: {incidents: 20, window: 10m}")
+    flapping: FlappingForm = Field(description="flapping: {times: 5, window: 1h}")
+    life_safety_silence: Span = Field(description="life_safety_silence: 8h")
+
+
+class HolidaysForm(Form):
+    """rules/holidays.yaml."""
+
+    known_from: Day = Field(description="known_from: 2025-01-01")
+    known_until: Day = Field(description="known_until: 2026-12-31")
+    off: list[Day] = Field(description="off: the weekdays on which nobody works")
+    made_up: list[Day] = Field(description="made_up: the weekend days on which people work")
+
+
 class CategoryForm(Form):
     """One category of incidents."""
 
@@ -175,6 +251,10 @@ class CategoryForm(Form):
     level: LevelName = Field(description="level: normal, urgent or critical")
     body: str = Field(description="body: one of bodies")
     first_action: Title = Field(description="first_action: {zh: …}")
+    limits: LimitsForm = {}
+    life_safety: bool = False
+    call_back: LimitText | None = None
+    others: list[str] | None = None
     legal: str = ""
     sources: list[str] = []
 
@@ -183,6 +263,7 @@ class CategoriesForm(Form):
     """rules/categories.yaml."""
 
     bodies: dict[DeviceId, Title] = Field(description="bodies:")
+    others: list[str] = []
     categories: dict[Code, CategoryForm] = Field(description="categories:")
 
 

@@ -1,4 +1,4 @@
-"""All profiles, rules and categories together: checked against each other once, then never changed.
+"""All profiles, rules, categories and the policy together: checked against each other once, then never changed.
 
 `build_catalog` is pure: it takes the texts of the files and gives a catalog, or every problem of all of them. What one
 broken file hides is not reported a second time in the others.
@@ -13,9 +13,12 @@ from types import MappingProxyType
 from typing import Final
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from gateway.core.authoring import (
     CategoriesForm,
+    GovernanceForm,
+    HolidaysForm,
     ProfileForm,
     RuleForm,
     RuleTestForm,
@@ -23,17 +26,30 @@ from gateway.core.authoring import (
     read_form,
 )
 from gateway.core.document import Document, Problem, read_document
+from gateway.core.policy import Policy
 from gateway.core.profile import Profile
 from gateway.core.profile_file import Vocabulary, make_profile, make_vocabulary
 from gateway.core.rule import Rule, Status
-from gateway.core.rule_file import Category, Shelf, check_rule, make_categories, make_rule
+from gateway.core.rule_file import (
+    Category,
+    Shelf,
+    check_rule,
+    make_calendar,
+    make_categories,
+    make_policy,
+    make_rule,
+)
 from gateway.core.trial import RuleTest, make_test
+from gateway.core.worktime import Calendar
 from gateway.errors import GatewayError
 
 PROFILES: Final = "device_profiles"
 RULES: Final = "rules"
 VOCABULARY: Final = f"{PROFILES}/vocabulary.yaml"
 CATEGORIES: Final = f"{RULES}/categories.yaml"
+GOVERNANCE: Final = f"{RULES}/governance.yaml"
+HOLIDAYS: Final = f"{RULES}/holidays.yaml"
+_SINGLE: Final = (VOCABULARY, CATEGORIES, GOVERNANCE, HOLIDAYS)
 TEST_SUFFIX: Final = ".test.yaml"
 
 
@@ -56,6 +72,8 @@ class Catalog(Struct, frozen=True):
     categories: Mapping[str, Category]
     bodies: Mapping[str, Mapping[str, str]]
     vocabulary: Vocabulary
+    policy: Policy
+    calendar: Calendar
     tests: Mapping[str, RuleTest]
     hash: str
     files: Mapping[str, str]
@@ -91,6 +109,8 @@ class _Builder:
         self.bodies: dict[str, dict[str, str]] = {}
         self.profiles: dict[str, Profile] = {}
         self.are_profiles_whole = True
+        self.policy: Policy | None = None
+        self.calendar: Calendar | None = None
 
     def build(self) -> Catalog:
         for path in sorted(self.files):
@@ -102,10 +122,11 @@ class _Builder:
                 self.documents[path] = document
         self._read_vocabulary()
         self._read_categories()
+        self._read_governance()
         self._read_profiles()
         rules, tests = self._read_rules()
-        vocabulary = self.vocabulary
-        if self.problems or vocabulary is None:
+        vocabulary, policy, calendar = self.vocabulary, self.policy, self.calendar
+        if self.problems or vocabulary is None or policy is None or calendar is None:
             raise CatalogError(self.problems)
         return Catalog(
             MappingProxyType(self.profiles),
@@ -113,6 +134,8 @@ class _Builder:
             MappingProxyType(self.categories or {}),
             MappingProxyType(self.bodies),
             vocabulary,
+            policy,
+            calendar,
             MappingProxyType(tests),
             hash_files(self.files),
             MappingProxyType(self.files),
@@ -124,7 +147,7 @@ class _Builder:
         if not path.endswith(".yaml"):
             self._add(path, "wrong-place", "the file does not end in .yaml", "rename it to end in .yaml")
             return False
-        if path in (VOCABULARY, CATEGORIES):
+        if path in _SINGLE:
             return True
         if len(parts) == 3 and parts[0] in (PROFILES, RULES):
             return True
@@ -152,6 +175,17 @@ class _Builder:
         self.problems.extend(problems)
         if form is not None:
             self.categories, self.bodies = make_categories(document, form, self.problems)
+
+    def _read_governance(self) -> None:
+        document = self._single(GOVERNANCE, "limits, reminders and what a storm is")
+        days = self._single(HOLIDAYS, "the holidays and make-up days (python -m gateway holidays)")
+        form, problems = read_form(document, GovernanceForm) if document is not None else (None, [])
+        days_form, more = read_form(days, HolidaysForm) if days is not None else (None, [])
+        self.problems.extend([*problems, *more])
+        if document is not None and form is not None:
+            self.policy = make_policy(document, form, self.problems)
+            if days is not None and days_form is not None:
+                self.calendar = make_calendar(days, days_form, tuple(form.working_hours), self.problems)
 
     def _single(self, path: str, content: str) -> Document | None:
         if path not in self.files:
@@ -205,7 +239,7 @@ class _Builder:
                 self.problems.append(document.problem(("readings", spec.id), "reading-differs", what, mend))
 
     def _read_rules(self) -> tuple[dict[str, Rule], dict[str, RuleTest]]:
-        paths = [path for path in sorted(self.files) if path.startswith(f"{RULES}/") and path != CATEGORIES]
+        paths = [path for path in sorted(self.files) if path.startswith(f"{RULES}/") and path not in _SINGLE]
         rules: dict[str, Rule] = {}
         sound: set[str] = set()
         for path in paths:
@@ -241,6 +275,8 @@ class _Builder:
             )
             return None
         rule = make_rule(document, form, self.categories, self.problems)
+        if rule is not None and rule.schedule is not None and rule.schedule.only is not None:
+            rule = replace(rule, schedule=replace(rule.schedule, calendar=self.calendar))
         if rule is None or self.vocabulary is None:
             return rule
         shelf = Shelf(self.profiles, self.vocabulary.kinds, self.are_profiles_whole)

@@ -36,15 +36,18 @@ from gateway.core.model import (
     RegistryChange,
     Rejected,
     Scalar,
+    Silence,
+    SilenceChange,
     Source,
     Step,
     Tick,
+    Told,
     Transition,
     Value,
 )
 from gateway.core.profile import Disbelief
 from gateway.core.registry import INACTIVE, KnownDevice, KnownSource, Registry, SignalCell
-from gateway.core.routing import LATE_MS, Finding, Swallowed, decide
+from gateway.core.routing import LATE_MS, SILENCED, STORMED, Finding, Swallowed, decide
 from gateway.core.rule import BLIND, LATE, Rule, ScopeKind, Status, Turn, Watch, WatchState
 from gateway.core.state import CommunityState, Cursor, Held
 from gateway.core.watches import Watches
@@ -69,10 +72,13 @@ UNKNOWN_LIMIT: Final = 8
 REMEMBERED_IDS: Final = 4096
 """Ids of presses from pages and of actions that the engine remembers; the journal's unique index remembers all."""
 
-_SILENCED: Final = frozenset({*map(str, INACTIVE), "shadow"})
+_SILENCED: Final = frozenset({*map(str, INACTIVE), SILENCED, "shadow"})
 _UNKNOWN_TITLE: Final = {"zh": "{place} 未登记设备报警", "en": "{place}: alarm from an unregistered device"}
 _UNRULED_TITLE: Final = {"zh": "{place} 一键求助", "en": "{place}: call for help"}
 _REFUSED_TITLE: Final = {"zh": "{place} 有告警消息无法识别", "en": "{place}: an alarm message could not be taken in"}
+
+
+SILENCE_KINDS: Final = ("silence", "maintenance", "away")
 
 
 class Explained(Struct, frozen=True):
@@ -151,18 +157,25 @@ class Engine:
                 self._override(event, now)
             case OperatorAction():
                 self._act(event, now)
+            case SilenceChange():
+                self._fire_deadlines(now)
+                self._silence(event, now)
+            case Told():
+                self._cases.hear_told(event)
             case Refusal():
                 move = self._refuse(event, now)
         return draft.finish(move)
 
     def next_deadline(self) -> int | None:
         """When the engine wants a Tick, in ms; None when nothing waits."""
-        due = self._watches.next_due()
-        return None if due is None else max(due, self._grace_until)
+        times = [due for due in (self._watches.next_due(), self._cases.next_due()) if due is not None]
+        return max(min(times), self._grace_until) if times else None
 
     def is_due(self, now: int) -> bool:
         """Whether a Tick at ``now`` would find a deadline: cheaper than `next_deadline`, for whoever asks often."""
-        return now >= self._grace_until and self._watches.has_due(now)
+        if now < self._grace_until:
+            return False
+        return self._watches.has_due(now) or self._cases.next_due(now) is not None
 
     def swap(self, catalog: Catalog, now: int) -> Step:
         """Exchanges the catalog. What is judged alike keeps its state; what is judged otherwise starts again from the
@@ -256,8 +269,16 @@ class Engine:
         return device in self._registry.devices
 
     def incident(self, id: str) -> Incident | None:
-        """An open incident of this community."""
+        """An incident of this community: an open one, or one that ended lately."""
         return self._cases.get(id)
+
+    def open_incidents(self) -> list[Incident]:
+        """The open incidents and notices."""
+        return self._cases.list_open()
+
+    def silences(self) -> list[Silence]:
+        """The silences, maintenance windows and absences that hold or are to come."""
+        return list(self._registry.silences.values())
 
     def explain(self, device: str, now: int) -> list[Explained]:
         """For each rule that looks at the device: what it sees at ``now``, which leaf holds or not, and what stands."""
@@ -305,7 +326,7 @@ class Engine:
     def _deliver(self, message: Message, now: int) -> None:
         # The source's clock cancels out: only the time that the message lay at the source counts.
         at = min(now, now - (message.sent_at - message.taken_at))
-        if self._watches.has_due_before(at):
+        if self._watches.has_due_before(at) or self._cases.has_due_before(at):
             self._fire_deadlines(at - 1)
         registry, id = self._registry, message.source
         own = registry.own_device(registry.sources[id])
@@ -562,7 +583,7 @@ class Engine:
         )
         decided = decide(finding, self._cases)
         if isinstance(decided, Swallowed):
-            self._swallow(watch, finding, decided.note, at, now)
+            self._swallow(watch, finding, decided, at, now)
             return False
         incident = self._cases.take(decided)
         note = "opened" if decided.joins is None else "joined"
@@ -591,22 +612,29 @@ class Engine:
             case _:
                 return self._registry.devices.get(holders[0]) if holders else None
 
-    def _swallow(self, watch: Watch, finding: Finding, note: str, at: int, now: int) -> None:
+    def _swallow(self, watch: Watch, finding: Finding, swallowed: Swallowed, at: int, now: int) -> None:
+        note, by = swallowed.note, swallowed.by
         is_new = watch.note != note
         if note == "inhibited":
             event = watch.event
             watch.reset()
             watch.note = note
-            watch.recheck_at = now + max([RECHECK_MS, *(heard.heartbeat or 0 for heard in watch.heard)])
+            above = self._registry.devices.get(by)
+            waits = [heard.heartbeat or 0 for heard in (*watch.heard, *((above.heard,) if above is not None else ()))]
+            watch.recheck_at = now + max([RECHECK_MS, *waits])
             if finding.device is not None and finding.source is not None:
-                self._cases.hide(finding.source, finding.device.id, finding.rule.id)
+                if by == finding.source:
+                    self._cases.hide(finding.source, finding.device.id, finding.rule.id)
+                else:
+                    self._cases.hide_behind(by, finding.device.id, finding.rule.id)
             if is_new:
                 self._record(watch, Phase.QUIET, at, at, event, note)
             self._watches.schedule(watch, now)
             return
         if is_new or watch.is_momentary:
             since, event = watch.since or at, finding.signal.event
-            self._record(watch, Phase.FIRING, at, since, event, note, None, finding.full_key)
+            into = self._cases.take_storm(finding).id if note == STORMED else by or None
+            self._record(watch, Phase.FIRING, at, since, event, note, into, finding.full_key)
         if not watch.is_momentary:
             if note == LATE:
                 # What is late opens nothing; if it still holds when a live reading comes, that one will fire.
@@ -631,9 +659,94 @@ class Engine:
             self._draft.answer = "repeat"
             return
         self._fire_deadlines(now - 1)
-        self._draft.answer = self._cases.act(action.id, action.incident, action.actor, action.verb, action.reason)
+        self._draft.answer = self._cases.act(action)
         if self._draft.answer == "done":
             self._remember(action.id)
+
+    def _silence(self, change: SilenceChange, now: int) -> None:
+        """A silence begins or ends; what it must not cover is refused in words."""
+        if change.id in self._ids:
+            self._draft.answer = "repeat"
+            return
+        silences, silence = self._registry.silences, change.silence
+        if change.ended is not None:
+            ended = silences.pop(change.ended, None)
+            self._draft.answer = "done" if ended is not None else f"there is no silence {change.ended[:48]}"
+            if ended is not None:
+                self._remember(change.id)
+                self._unsilence(ended, now)
+            return
+        self._draft.answer = "a silence is needed, or the id of one that ends"
+        if silence is not None:
+            problem = self._refuse_silence(silence, now)
+            self._draft.answer = problem or "done"
+            if problem is None:
+                self._remember(change.id)
+                silences[silence.id] = silence
+                self._watches.note_edge(silence.id, silence.since, silence.until, now)
+                self._settle_away(now)
+
+    def _refuse_silence(self, silence: Silence, now: int) -> str | None:
+        registry = self._registry
+        if silence.device is None and silence.place is None and silence.rule is None:
+            return "a silence names a device, a place or a rule: the whole community cannot be silenced"
+        if silence.kind not in SILENCE_KINDS:
+            return f"a silence is one of {', '.join(SILENCE_KINDS)}"
+        if silence.kind == "away" and (silence.place is None or silence.device or silence.rule):
+            return "whoever is away is so from a place: name the household alone"
+        if silence.device is not None and silence.device not in registry.devices:
+            return f"there is no device {silence.device[:48]} in this community"
+        if silence.place is not None and silence.place not in registry.places:
+            return f"there is no place {silence.place[:48]} in this community"
+        if silence.rule is not None and self._catalog.rule(silence.rule) is None:
+            return f"there is no rule {silence.rule[:64]}"
+        if not silence.reason.strip():
+            return "a silence needs a reason"
+        begin = max(now, silence.since)
+        if silence.until <= begin:
+            return "a silence ends after it begins, and in the future"
+        longest = self._catalog.policy.life_safety_silence
+        if silence.kind != "away" and silence.until - begin > longest and self._covers_life_safety(silence):
+            return f"it covers devices that people's lives hang on: for those it ends after {longest // 3_600_000} h"
+        return None
+
+    def _covers_life_safety(self, silence: Silence) -> bool:
+        for watch in self._watches:
+            if self._cases.is_life_safety(watch.rule.category):
+                devices = [self._registry.devices[heard.id] for heard in watch.heard]
+                if any(self._registry.is_covered(silence, watch.rule.id, d.device.id, d.place) for d in devices):
+                    return True
+        return False
+
+    def _end_silence(self, id: str, time: int) -> None:
+        """A silence begins or is over by itself."""
+        silence = self._registry.silences.get(id)
+        if silence is not None and silence.until <= time:
+            del self._registry.silences[id]
+            self._unsilence(silence, time)
+        elif silence is not None:
+            self._settle_away(time)
+
+    def _unsilence(self, silence: Silence, now: int) -> None:
+        """What fired under it, opened nothing and still holds is found now; it has held for long enough."""
+        self._settle_away(now)
+        for watch in list(self._watches):
+            if watch.phase is Phase.FIRING and watch.incident is None and watch.note == SILENCED:
+                if watch.test(now):
+                    watch.phase, watch.note = Phase.PENDING, ""
+                else:
+                    watch.reset()
+                self._look(watch, now)
+
+    def _settle_away(self, now: int) -> None:
+        before = self._registry.away
+        self._registry.settle_away(now)
+        changed = before ^ self._registry.away
+        if changed:
+            self._rebind(self._watches.dump())  # attributes are looked up when a rule is bound
+            for watch in list(self._watches):
+                if any(self._is_in_any(heard.id, set(changed)) for heard in watch.heard):
+                    self._look(watch, now)
 
     def _remember(self, id: str) -> None:
         self._ids[id] = None
@@ -713,6 +826,8 @@ class Engine:
         applied = self._registry.apply(change, self._catalog.profiles, now)
         self._draft.devices.extend(applied.devices)
         self._rebind(self._watches.dump())
+        if change.places or change.community is not None or change.grids:
+            self._cases.relocate()
         places = {place.id for place in change.places}
         for watch in self._watches:
             if any(heard.id in applied.touched or self._is_in_any(heard.id, places) for heard in watch.heard):
@@ -754,9 +869,18 @@ class Engine:
         """Fires what is due up to ``until``, by (deadline, rule, key); nothing while the gateway is catching up."""
         if self.now < self._grace_until:
             return
-        while (due := self._watches.pop_due(until)) is not None:
+        while True:
+            case_due = self._cases.next_due(until)
+            due = self._watches.pop_due(until if case_due is None else case_due)
+            if due is None:
+                if case_due is None:
+                    return
+                self._cases.fire_next()
+                continue
             time, what = due
             if isinstance(what, str):
+                if what in self._registry.silences:
+                    self._end_silence(what, time)
                 self._end_state(what, time)
                 continue
             if what.recheck_at is not None and what.recheck_at <= time:
@@ -791,7 +915,7 @@ class Engine:
         self._registry.prepare(self._catalog.profiles)
         self._cases.forget_firing()
         judged = [rule for rule in self._catalog.rules if self._status(rule).rank >= Status.SHADOW.rank]
-        self._watches.rebuild(judged, self._registry)
+        self._watches.rebuild(judged, self._registry, self.now)
 
     def _rebind(self, states: Iterable[WatchState]) -> None:
         """Binds anew after a change of registry or rules, and goes on from these states."""

@@ -1,64 +1,39 @@
-"""An incident's life: the table of moves, the timeline, joining and clearing. Everything returns a new revision.
-
-The stages here are those of the spine (reported, accepted, dispatched, on site, resolved, closed, false alarm).
+"""An incident's life: its timeline, joining, clearing, swallowing, and the moves of people. Everything returns a new
+revision; whether a move is allowed is `moves`' affair, and by when the next one must come is `duty`'s.
 """
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import Final
 from uuid import NAMESPACE_URL, UUID, uuid5
 
 from msgspec import Struct
 from msgspec.structs import replace
 
-from gateway.core.model import Incident, Level, Line, Sort
+from gateway.core.model import Incident, Level, Line, Member, OperatorAction, Sort, Whistle
+from gateway.core.moves import FINAL, GATEWAY, Move, State, next_whistled
+from gateway.core.worktime import format_time
 
 NAMESPACE: Final = uuid5(NAMESPACE_URL, "https://github.com/smart-community-gateway/incident")
 
 PRESS_JOIN_MS: Final = 10 * 60_000
 """A press joins its button's open incident for ten minutes (design 4.7); after that it opens a new, linked one."""
 
-PRESS_LINES: Final = 200
-"""An incident with so many lines takes no more presses in: the next one opens a new, linked one. Every press keeps a
+PRESS_SIGNALS: Final = 200
+"""An incident of so many presses takes no more in: the next one opens a new, linked one. Every press keeps a
 line of its own, and no incident grows without end under a button that is stuck, or a hand that does not stop."""
 
 SIGNAL_LINES: Final = 50
 """Signals beyond so many are counted and no longer written line by line, except presses, which always are."""
 
+MEMBERS: Final = 1000
+"""What an incident swallowed is listed one by one up to here; what comes after is counted by its rule."""
 
-class State(StrEnum):
-    """Where an incident stands: 上报, 受理, 派遣, 到场, 处置反馈, 结案, 误报."""
+REST: Final = "*"
+"""The key of what was swallowed beyond `MEMBERS`, one for each rule."""
 
-    REPORTED = "reported"
-    ACCEPTED = "accepted"
-    DISPATCHED = "dispatched"
-    ON_SITE = "on_site"
-    RESOLVED = "resolved"
-    CLOSED = "closed"
-    FALSE_ALARM = "false_alarm"
-
-
-MOVES: Final[dict[tuple[State, str], State]] = {
-    (State.REPORTED, "accept"): State.ACCEPTED,
-    (State.REPORTED, "false_alarm"): State.FALSE_ALARM,
-    (State.ACCEPTED, "dispatch"): State.DISPATCHED,
-    (State.ACCEPTED, "resolve"): State.RESOLVED,
-    (State.ACCEPTED, "false_alarm"): State.FALSE_ALARM,
-    (State.DISPATCHED, "arrive"): State.ON_SITE,
-    (State.DISPATCHED, "resolve"): State.RESOLVED,
-    (State.DISPATCHED, "false_alarm"): State.FALSE_ALARM,
-    (State.ON_SITE, "resolve"): State.RESOLVED,
-    (State.ON_SITE, "false_alarm"): State.FALSE_ALARM,
-    (State.RESOLVED, "close"): State.CLOSED,
-}
-"""(state, verb) → state. What is not in the table is refused."""
-
-VERBS: Final = tuple(dict.fromkeys(verb for _, verb in MOVES))
-NEEDS_REASON: Final = frozenset({"false_alarm"})
-FINAL: Final = frozenset({State.CLOSED, State.FALSE_ALARM})
-_ATTENDED: Final = frozenset({State.ON_SITE, State.RESOLVED, State.CLOSED, State.FALSE_ALARM})
-"""From here on somebody is or was there: what happens now is another case."""
+_UNATTENDED: Final = frozenset({State.REPORTED, State.FILED, State.DISPATCHED})
+"""Nobody is there yet: what happens now is the same case. From then on it is another."""
 
 
 class Signal(Struct, frozen=True):
@@ -81,6 +56,14 @@ def derive_id(community: str, cause: str, key: str, event: str) -> str:
 def derive_command_id(incident: str, rule: str, event: str, device: str, command: str) -> str:
     """The command's id, derived from the incident's: an agent that has acted on it already ignores it."""
     return str(uuid5(UUID(incident), f"{rule}\n{event}\n{device}\n{command}"))
+
+
+def is_over(incident: Incident) -> bool:
+    """Whether it has come to an end (it may still be rated or opened again)."""
+    return incident.state in FINAL
+
+
+# --- signals ------------------------------------------------------------------------------------------------
 
 
 def start(draft: Incident, signal: Signal, now: int) -> Incident:
@@ -106,33 +89,44 @@ def is_joinable(incident: Incident, now: int) -> bool:
     """Whether a signal of the same cause and key still belongs to this incident at ``now``."""
     if incident.joinable_until is None:
         return incident.joinable
-    return incident.joinable and now <= incident.joinable_until and len(incident.timeline) < PRESS_LINES
+    return incident.joinable and now <= incident.joinable_until and incident.signals < PRESS_SIGNALS
 
 
 def join(incident: Incident, signal: Signal, level: Level, now: int) -> Incident:
     """One more signal of the same cause. The level may rise; a cleared incident is no longer cleared."""
-    joined = replace(
-        incident,
-        signals=incident.signals + 1,
-        devices=tuple(dict.fromkeys((*incident.devices, *signal.devices))),
-        cleared_at=None,
-    )
+    joined = take_signal(incident, signal)
     if signal.is_press or incident.signals < SIGNAL_LINES:
         joined = _write(joined, now, _signal_line(len(incident.timeline) + 1, "joined", signal, now))
     else:
         joined = replace(joined, revision=incident.revision + 1, updated_at=now)
     if level.rank > incident.level.rank:
-        line = Line(len(joined.timeline) + 1, now, "gateway", "raised", f"{incident.level} → {level}", rule=signal.rule)
+        line = Line(len(joined.timeline) + 1, now, GATEWAY, "raised", f"{incident.level} → {level}", rule=signal.rule)
         joined = _write(replace(joined, level=level), now, line)
     return joined
 
 
-def swallow(incident: Incident, key: str, why: str, now: int) -> Incident:
-    """Takes in what this incident explains: a device that is silent because its source is."""
-    if key in incident.swallowed:
-        return incident
-    line = Line(len(incident.timeline) + 1, now, "gateway", "swallowed", why, device=key)
-    return _write(replace(incident, swallowed=(*incident.swallowed, key)), now, line)
+def take_signal(incident: Incident, signal: Signal) -> Incident:
+    """Counts a signal, without a line or a revision of its own. What had cleared has come back."""
+    return replace(
+        incident,
+        signals=incident.signals + 1,
+        devices=tuple(dict.fromkeys((*incident.devices, *signal.devices))),
+        cleared_at=None,
+        flaps=incident.flaps + (incident.cleared_at is not None),
+    )
+
+
+def swallow(incident: Incident, member: Member) -> Incident:
+    """Takes in what this incident explains, without a line or a revision of its own: what was swallowed already is
+    counted, and so is what is too much to list."""
+    members = list(incident.members)
+    for index, known in enumerate(members):
+        if (known.key, known.rule) == (member.key, member.rule):
+            members[index] = replace(known, count=known.count + 1)
+            return replace(incident, members=tuple(members))
+    if len(members) >= MEMBERS and member.key != REST:
+        return swallow(incident, replace(member, key=REST))
+    return replace(incident, members=(*members, member))
 
 
 def end_joining(incident: Incident, now: int) -> Incident:
@@ -142,35 +136,85 @@ def end_joining(incident: Incident, now: int) -> Incident:
 
 def clear(incident: Incident, rule: str, event: str, now: int) -> Incident:
     """The condition is over. A notice closes by itself; an incident is closed by people."""
-    line = Line(len(incident.timeline) + 1, now, "gateway", "cleared", event=event, rule=rule)
+    line = Line(len(incident.timeline) + 1, now, GATEWAY, "cleared", event=event, rule=rule)
     cleared = _write(replace(incident, cleared_at=now), now, line)
-    if incident.sort is Sort.NOTICE:
-        closing = Line(len(cleared.timeline) + 1, now, "gateway", "close", "the condition is over")
-        cleared = _write(replace(cleared, state=State.CLOSED, joinable=False), now, closing)
-    return cleared
+    return end_notice(cleared, "the condition is over", now) if incident.sort is Sort.NOTICE else cleared
+
+
+def end_notice(incident: Incident, why: str, now: int) -> Incident:
+    """A maintenance notice closes."""
+    line = Line(len(incident.timeline) + 1, now, GATEWAY, "close", why)
+    return _write(replace(incident, state=State.CLOSED, joinable=False, closed_at=now), now, line)
 
 
 def note(incident: Incident, what: str, why: str, now: int, *, device: str = "") -> Incident:
     """A line that changes nothing else, such as a command's outcome."""
-    return _write(incident, now, Line(len(incident.timeline) + 1, now, "gateway", what, why, device=device))
+    return _write(incident, now, Line(len(incident.timeline) + 1, now, GATEWAY, what, why, device=device))
 
 
-def act(incident: Incident, actor: str, verb: str, reason: str, now: int) -> Incident | str:
-    """A person's move. Returns the new revision, or in words why it is refused."""
-    target = MOVES.get((State(incident.state), verb))
-    if target is None:
-        allowed = [v for (state, v) in MOVES if state == incident.state]
-        may = f"allowed now: {', '.join(allowed)}" if allowed else "nothing is allowed any more"
-        return f"{verb} is not allowed while the incident is {incident.state}; {may}"
-    if verb in NEEDS_REASON and not reason.strip():
-        return f"{verb} needs a reason"
-    moved = replace(incident, state=target, joinable=incident.joinable and target not in _ATTENDED)
-    return _write(moved, now, Line(len(incident.timeline) + 1, now, actor, verb, reason))
+# --- moves --------------------------------------------------------------------------------------------------
+
+
+def move(incident: Incident, action: OperatorAction, row: Move, now: int) -> Incident:
+    """A person's move, which `moves.refuse` has nothing against: state, and a line that says all of it."""
+    target = State(incident.state) if row.target is None else row.target
+    moved = replace(incident, state=target, joinable=incident.joinable and target in _UNATTENDED)
+    match action.verb:
+        case "accept" if incident.state == State.DISPATCHED:
+            moved = replace(moved, state=State.DISPATCHED, joinable=incident.joinable)
+        case "call_back" if incident.state == State.REPORTED:
+            moved = replace(moved, state=State.FILED)
+        case "park":
+            moved = replace(moved, before=incident.state)
+        case "resume":
+            moved = replace(moved, state=State(incident.before), before="")
+        case "ask_extension":
+            moved = replace(moved, asked_until=action.until)
+        case "grant_extension":
+            moved = replace(moved, asked_until=None, extensions=incident.extensions + 1)
+        case "refuse_extension":
+            moved = replace(moved, asked_until=None)
+        case "dispatch" if action.body:
+            moved = replace(moved, body=action.body)
+        case "rate":
+            moved = replace(moved, score=action.score)
+        case "merge":
+            moved = replace(moved, merged_into=action.into)
+        case "whistle":
+            called = Whistle(next_whistled(incident) or "", now, action.actor)
+            moved = replace(moved, whistles=(*incident.whistles, called))
+        case "report_in":
+            *earlier, last = incident.whistles
+            moved = replace(moved, whistles=(*earlier, replace(last, reported_at=now)))
+        case "reopen":
+            moved = replace(moved, merged_into=None, score=None, closed_at=None, before="", cleared_at=None)
+    if target in FINAL and incident.state not in FINAL:
+        moved = replace(moved, closed_at=now, before="", asked_until=None)
+    if incident.accepted_at is None:
+        moved = replace(moved, accepted_at=now)
+    moved = replace(moved, rung_at=None, acted=incident.revision + 1)
+    return _write(moved, now, Line(len(incident.timeline) + 1, now, action.actor, action.verb, _say(action, moved)))
+
+
+def _say(action: OperatorAction, moved: Incident) -> str:
+    parts = [action.reason.strip()]
+    match action.verb:
+        case "park" | "ask_extension" if action.until is not None:
+            parts.append(f"until {format_time(action.until)}")
+        case "dispatch":
+            parts.append(f"to {moved.body}" if moved.body else "")
+        case "merge":
+            parts.append(f"into {action.into}")
+        case "rate":
+            parts.append(f"{action.score} of 5")
+        case "whistle" | "report_in":
+            parts.append(f"grid {moved.whistles[-1].grid}")
+    return "; ".join(part for part in parts if part)
 
 
 def _signal_line(seq: int, what: str, signal: Signal, now: int) -> Line:
     device = signal.devices[0] if signal.devices else ""
-    return Line(seq, now, "gateway", what, signal.why, signal.event, device, signal.rule, signal.is_late)
+    return Line(seq, now, GATEWAY, what, signal.why, signal.event, device, signal.rule, signal.is_late)
 
 
 def _write(incident: Incident, now: int, line: Line) -> Incident:

@@ -440,7 +440,6 @@ class Incident(Struct, frozen=True, omit_defaults=True):
     cleared_at: int | None = None
     signals: int = 0
     devices: tuple[str, ...] = ()
-    swallowed: tuple[str, ...] = ()
     linked: str | None = None
     lon: float | None = None
     lat: float | None = None
@@ -469,6 +468,9 @@ class Incident(Struct, frozen=True, omit_defaults=True):
     """How often it cleared and came back: it is flapping."""
     score: int | None = None
     closed_at: int | None = None
+    """When it came to an end: closed, a false alarm, or merged."""
+    acted: int = 0
+    """The revision at which a person acted last: who decides by an older one decides on what is no longer so."""
 
 
 class Deliver(Struct, frozen=True, tag="deliver"):

@@ -14,7 +14,18 @@ from gateway.core.cells import Cell, ChangeWindow, EventCell, Heard, Scope, Wind
 from gateway.core.condition import is_answerable
 from gateway.core.district import DistrictError, PlaceTree
 from gateway.core.evaluator import Band
-from gateway.core.model import Community, Device, DeviceState, Place, RegistryChange, Scalar, Source
+from gateway.core.model import (
+    Community,
+    Device,
+    DeviceState,
+    Grid,
+    Place,
+    RegistryChange,
+    Responsible,
+    Scalar,
+    Silence,
+    Source,
+)
 from gateway.core.profile import EventSpec, Profile, ReadingSpec
 from gateway.core.rule import Rule, ScopeKind, Watch
 from gateway.core.state import CellState, CommunityState, Cursor, EventCellState, HeardState, SourceState
@@ -174,12 +185,21 @@ class Registry:
         self.devices: dict[str, KnownDevice] = {}
         self.cells: dict[str, ReadingCell] = {}
         self.lists: dict[str, frozenset[str]] = {}
+        self.grids: dict[str, Grid] = {}
+        self.responsible: tuple[Responsible, ...] = ()
+        self.silences: dict[str, Silence] = {}
+        self.away: frozenset[str] = frozenset()
         self._tree: PlaceTree | None = None
 
     # --- looking up ------------------------------------------------------------------------------------------
 
     def attribute(self, name: str, device: str | None, place: str) -> Scalar | None:
-        """An attribute of the device, else of its place or the nearest place above that has it."""
+        """An attribute of the device, else of its place or the nearest place above that has it. ``away`` is true where
+        somebody has said that nobody is at home (`Silence.kind`)."""
+        if name == "away" and self.away and (device is not None or place):
+            known = self.devices.get(device) if device is not None else None
+            if not self.away.isdisjoint(self.chain(known.place if known is not None else place)):
+                return True
         if device is not None and (known := self.devices.get(device)) is not None:
             if name in known.device.attributes:
                 return known.device.attributes[name]
@@ -198,9 +218,57 @@ class Registry:
         """The place as people say it."""
         return self._tree.label(place) if self._tree is not None and place in self._tree else place
 
+    def root(self) -> str:
+        """The community as a place."""
+        return self._tree.root.id if self._tree is not None else self.community.id
+
     def grid_of(self, place: str) -> str:
         """The code of the base grid that the place lies in, or nothing."""
-        return (self._tree.grid(place) if self._tree is not None else None) or ""
+        return (self._tree.grid(place) if self._tree is not None and place in self._tree else None) or ""
+
+    def grid_chain(self, place: str) -> tuple[str, ...]:
+        """The codes of the grids that the place lies in, from the district down to its base grid."""
+        own, community = self.grid_of(place), self.community.grids
+        if not own or own in community:
+            return community
+        above: list[str] = []
+        code: str | None = own
+        while code is not None and code not in above:
+            above.append(code)
+            code = self.grids[code].parent if code in self.grids else None
+        if len(above) > 1:
+            return tuple(reversed(above))
+        return (*community, own)
+
+    def responsible_grid(self, body: str, chain: tuple[str, ...]) -> str | None:
+        """The nearest grid of the chain that has a responsible body of this kind."""
+        having = {known.grid for known in self.responsible if known.body == body}
+        return next((code for code in reversed(chain) if code in having), None)
+
+    def silence_of(self, rule: str, device: str | None, place: str, now: int) -> Silence | None:
+        """The silence that covers a finding now: all of what it names must fit."""
+        for silence in self.silences.values():
+            if silence.kind == "away" or not silence.since <= now < silence.until:
+                continue
+            if self.is_covered(silence, rule, device, place):
+                return silence
+        return None
+
+    def is_covered(self, silence: Silence, rule: str, device: str | None, place: str) -> bool:
+        """Whether a silence covers what this rule finds of this device there."""
+        return (
+            (silence.rule is None or silence.rule == rule)
+            and (silence.device is None or silence.device == device)
+            and (silence.place is None or silence.place in self.chain(place))
+        )
+
+    def settle_away(self, now: int) -> None:
+        """Notes where nobody is at home now."""
+        self.away = frozenset(
+            silence.place
+            for silence in self.silences.values()
+            if silence.kind == "away" and silence.place is not None and silence.since <= now < silence.until
+        )
 
     def position(self, place: str) -> tuple[float, float] | None:
         """(lon, lat) in degrees."""
@@ -208,7 +276,7 @@ class Registry:
 
     def chain(self, place: str) -> tuple[str, ...]:
         """The place and all above it."""
-        return (place, *self._tree.ancestors(place)) if self._tree is not None else (place,)
+        return (place, *self._tree.ancestors(place)) if self._tree is not None and place in self._tree else (place,)
 
     def own_device(self, source: KnownSource) -> KnownDevice | None:
         """The device under which the source itself is watched."""
@@ -253,6 +321,9 @@ class Registry:
         """Takes in a change that `refuse` has nothing against. `prepare` must follow."""
         if change.community is not None:
             self.community = change.community
+        self.grids |= {grid.code: grid for grid in change.grids}
+        if change.responsible is not None:
+            self.responsible = change.responsible
         self.places |= {place.id: place for place in change.places}
         for source in change.sources:
             known_source = self.sources.get(source.id)
@@ -356,6 +427,10 @@ class Registry:
         """Takes a checkpoint's registry back; cells follow by `restore_cells`, once the rules are bound."""
         self.places = {place.id: place for place in state.places}
         self.lists = {name: frozenset(entries) for name, entries in state.lists.items()}
+        self.grids = {grid.code: grid for grid in state.grids}
+        self.responsible = tuple(state.responsible)
+        self.silences = {silence.id: silence for silence in state.silences}
+        self.away = frozenset(state.away)
         heard = {h.device: h for h in state.heard}
         for source in state.sources:
             self.sources[source.id] = KnownSource(source)
@@ -397,6 +472,10 @@ class Registry:
         state.sources = [source.source for source in self.sources.values()]
         state.devices = [device.device for device in self.devices.values()]
         state.lists = {name: sorted(entries) for name, entries in self.lists.items()}
+        state.grids = list(self.grids.values())
+        state.responsible = list(self.responsible)
+        state.silences = list(self.silences.values())
+        state.away = sorted(self.away)
         state.heard = [HeardState(d.heard.id, d.heard.at, d.heard.excused) for d in self.devices.values()]
         state.cells = [
             CellState(c.name, c.at, c.value, c.prev, {n: w.dump() for n, w in c.windows.items()})

@@ -1,7 +1,7 @@
 """What becomes of a finding: one visible list of stages, from "it crossed" to "this body must act".
 
 Each stage takes a `Case` and gives back the case, richer, or `Swallowed` with a stable note. The order is `STAGES`,
-and nothing else decides. inhibit → silence → postpone → shade → place → deduplicate → route.
+and nothing else decides. inhibit → silence → postpone → shade → place → deduplicate → calm → route.
 """
 
 from __future__ import annotations
@@ -13,11 +13,18 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from gateway.core.incident import Signal, is_joinable
-from gateway.core.model import Device, DeviceState, Incident, Level, Sort
+from gateway.core.model import Device, DeviceState, Incident, Level, Silence, Sort
 from gateway.core.rule import Rule, ScopeKind, Status
 
 LATE_MS: Final = 60_000
 """What is older than this when it arrives is late (design 4.1)."""
+
+
+SILENCED: Final = "silenced"
+"""The note of what a silence or a maintenance window has swallowed."""
+
+STORMED: Final = "storm"
+"""The note of what the community's storm has taken in."""
 
 
 class Finding(Struct, frozen=True):
@@ -55,9 +62,10 @@ class Case(Struct, frozen=True):
 
 
 class Swallowed(Struct, frozen=True):
-    """The finding opens and joins nothing, and why, in a stable code."""
+    """The finding opens and joins nothing, and why, in a stable code; ``by`` is what it is swallowed by."""
 
     note: str
+    by: str = ""
 
 
 class View(Protocol):
@@ -67,6 +75,10 @@ class View(Protocol):
 
     def is_source_out(self, source: str) -> bool: ...
     def source_device(self, source: str) -> str | None: ...
+    def upstream_of(self, device: str) -> str | None: ...
+    def silence_of(self, rule: str, device: str | None, place: str) -> Silence | None: ...
+    def is_life_safety(self, category: str) -> bool: ...
+    def is_storm(self) -> bool: ...
     def open_incident(self, cause: str, key: str) -> Incident | None: ...
     def within(self, place: str, kind: str) -> str: ...
     def label(self, place: str) -> str: ...
@@ -78,22 +90,28 @@ Stage = Callable[[Case, View], Case | Swallowed]
 
 
 def inhibit(case: Case, view: View) -> Case | Swallowed:
-    """Silence is explained by the silence of the source: the outage takes in its devices."""
+    """Silence is explained by the silence of the source, the panel or the power: the outage takes in its devices."""
     finding = case.finding
     device, source = finding.device, finding.source
     if device is None or source is None or not finding.rule.is_absence:
         return case
     if device.id != view.source_device(source) and view.is_source_out(source):
-        return Swallowed("inhibited")
-    return case
+        return Swallowed("inhibited", source)
+    upstream = view.upstream_of(device.id)
+    return case if upstream is None else Swallowed("inhibited", upstream)
 
 
 def silence(case: Case, view: View) -> Case | Swallowed:
-    """A device in commissioning, drill or maintenance shows its signals and opens nothing real."""
-    device = case.finding.device
+    """A device in commissioning, drill or maintenance shows its signals and opens nothing real; nor does what somebody
+    has silenced for a while. A press of a device that counts is never silenced."""
+    finding = case.finding
+    device = finding.device
     if device is not None and device.state is not DeviceState.ACTIVE:
         return Swallowed(device.state)
-    return case
+    if finding.signal.is_press:
+        return case
+    found = view.silence_of(finding.rule.id, device.id if device is not None else None, finding.place)
+    return case if found is None else Swallowed(SILENCED, found.id)
 
 
 def postpone(case: Case, view: View) -> Case | Swallowed:
@@ -141,6 +159,18 @@ def deduplicate(case: Case, view: View) -> Case | Swallowed:
     return replace(case, outlived=found)
 
 
+def storm_counts(rule: Rule, signal: Signal, view: View) -> bool:
+    """Whether a case counts towards a storm: presses and what people's lives hang on never do, nor do notices."""
+    return rule.sort is Sort.INCIDENT and not signal.is_press and not view.is_life_safety(rule.category)
+
+
+def calm(case: Case, view: View) -> Case | Swallowed:
+    """Above a rate, one incident of the community takes in what would be a case of its own."""
+    if case.joins is None and storm_counts(case.finding.rule, case.finding.signal, view) and view.is_storm():
+        return Swallowed(STORMED)
+    return case
+
+
 def route(case: Case, view: View) -> Case | Swallowed:
     """Names the level and the responsible body."""
     rule = case.finding.rule
@@ -148,7 +178,7 @@ def route(case: Case, view: View) -> Case | Swallowed:
     return replace(case, level=rule.level, body=body)
 
 
-STAGES: Final[tuple[Stage, ...]] = (inhibit, silence, postpone, shade, place, deduplicate, route)
+STAGES: Final[tuple[Stage, ...]] = (inhibit, silence, postpone, shade, place, deduplicate, calm, route)
 
 
 def decide(finding: Finding, view: View) -> Case | Swallowed:

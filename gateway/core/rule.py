@@ -6,24 +6,18 @@ what comes of it (an incident, a notice, nothing) is decided in `routing` and `i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from datetime import UTC, date, datetime, timedelta
+from collections.abc import Callable
+from datetime import UTC, datetime
 from enum import StrEnum
-from functools import lru_cache
 from typing import Final, Protocol
 
-import chinese_calendar
 from msgspec import Struct
 
 from gateway.core.cells import Heard
 from gateway.core.condition import Condition, is_absence, is_momentary
 from gateway.core.evaluator import Bound, Truth
-from gateway.core.model import Level, Phase, Scalar, Sort
-
-SHANGHAI_MS: Final = 8 * 3_600_000
-"""Asia/Shanghai is UTC+8 all year since 1992, so that local time needs no table."""
-
-DAY_MS: Final = 86_400_000
+from gateway.core.model import Level, Phase, Sort
+from gateway.core.worktime import DAY_MS, SHANGHAI_MS, Calendar, local_day
 
 
 class Status(StrEnum):
@@ -51,23 +45,14 @@ class ScopeKind(StrEnum):
     COMMUNITY = "community"
 
 
-@lru_cache(maxsize=4096)
-def is_workday(day: date) -> bool:
-    """Whether people work on that day in China, make-up days included (chinesecalendar, from the State Council's
-    yearly notice). Past its last known year: Monday to Friday, which `gateway check` warns of."""
-    try:
-        return bool(chinese_calendar.is_workday(day))
-    except NotImplementedError:
-        return day.weekday() < 5
-
-
 class Schedule(Struct, frozen=True):
     """When a rule judges: minutes of the local day (``(1320, 360)`` is 22:00 to 06:00), days of the week (0 = Monday),
-    and workdays or holidays only. A span over midnight belongs to the day on which it begins."""
+    and workdays or holidays only, by the ``calendar``. A span over midnight belongs to the day on which it begins."""
 
     times: tuple[tuple[int, int], ...] = ((0, 1440),)
     days: tuple[int, ...] = (0, 1, 2, 3, 4, 5, 6)
     only: str | None = None
+    calendar: Calendar | None = None
 
     def is_on(self, now: int) -> bool:
         day, minute_ms = divmod(now + SHANGHAI_MS, DAY_MS)
@@ -89,10 +74,13 @@ class Schedule(Struct, frozen=True):
         return min(edge + day * DAY_MS for edge in edges if edge > ms) - SHANGHAI_MS
 
     def _has(self, day: int) -> bool:
-        local = date(1970, 1, 1) + timedelta(days=day)
+        local = local_day(day * DAY_MS)
         if local.weekday() not in self.days:
             return False
-        return self.only is None or is_workday(local) == (self.only == "workdays")
+        if self.only is None:
+            return True
+        is_workday = self.calendar.is_ordinary_workday(local) if self.calendar is not None else local.weekday() < 5
+        return is_workday == (self.only == "workdays")
 
 
 class Response(Struct, frozen=True):
@@ -376,6 +364,3 @@ class Watch:
 def format_day(now: int) -> str:
     """The local day, ``YYYYMMDD``."""
     return datetime.fromtimestamp((now + SHANGHAI_MS) / 1000, UTC).strftime("%Y%m%d")
-
-
-Attributes = Mapping[str, Scalar]

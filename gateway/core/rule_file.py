@@ -12,7 +12,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from gateway.core.authoring import CategoriesForm, RuleForm, ScheduleForm, suggest
+from gateway.core.authoring import CategoriesForm, GovernanceForm, HolidaysForm, RuleForm, ScheduleForm, suggest
 from gateway.core.condition import (
     All,
     Any,
@@ -38,8 +38,13 @@ from gateway.core.condition import (
 )
 from gateway.core.document import Document, Path, Problem
 from gateway.core.model import Level, Sort
+from gateway.core.policy import STEPS, Policy
 from gateway.core.profile import EventSpec, FieldSpec, FieldType, Profile, ReadingSpec
 from gateway.core.rule import Response, Rule, Schedule, ScopeKind, Status
+from gateway.core.worktime import Calendar, Limit
+
+HoursOfDay = tuple[tuple[int, int], ...]
+"""Spans of local minutes of the day, in order."""
 
 _DAYS: Final = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _SCOPES: Final = frozenset(ScopeKind)
@@ -63,6 +68,14 @@ class Category(Struct, frozen=True):
     first_action: dict[str, str]
     legal: str = ""
     sources: tuple[str, ...] = ()
+    limits: Mapping[str, Limit] = {}
+    """The limits of its steps that differ from the policy's."""
+    life_safety: bool = False
+    """Lives hang on it: never swallowed by a storm, and silenced for a short while only."""
+    call_back: Limit | None = None
+    """How long family or property have to find out what is the matter, before it is dispatched."""
+    others: tuple[str, ...] = ()
+    """Who is next, in order, when the first body says that it is not theirs."""
 
 
 class Shelf(Struct, frozen=True):
@@ -84,6 +97,10 @@ def make_categories(
             what = f"body {category.body} is not among bodies"
             mend = suggest(category.body, form.bodies)
             problems.append(document.problem(("categories", code, "body"), "unknown-body", what, mend))
+        for other in category.others or ():
+            if other not in form.bodies:
+                what, mend = f"body {other} is not among bodies", suggest(other, form.bodies)
+                problems.append(document.problem(("categories", code, "others"), "unknown-body", what, mend))
         categories[code] = Category(
             code,
             category.title.texts(),
@@ -92,8 +109,55 @@ def make_categories(
             category.first_action.texts(),
             category.legal,
             tuple(category.sources),
+            {str(step): limit for step, limit in category.limits.items()},
+            category.life_safety,
+            category.call_back,
+            tuple(form.others if category.others is None else category.others),
         )
+    for other in form.others:
+        if other not in form.bodies:
+            what, mend = f"body {other} is not among bodies", suggest(other, form.bodies)
+            problems.append(document.problem(("others",), "unknown-body", what, mend))
     return categories, {body: title.texts() for body, title in form.bodies.items()}
+
+
+def make_policy(document: Document, form: GovernanceForm, problems: list[Problem]) -> Policy:
+    """How the district governs; a step without a limit is a problem."""
+    limits: dict[Level, Mapping[str, Limit]] = {}
+    for level in Level:
+        found: Mapping[str, Limit] = getattr(form.limits, level)
+        for step in STEPS:
+            if step not in found:
+                mend = f"add {step}: and a limit, such as 30min, 2h, 4wh, 3d or 5wd"
+                problems.append(
+                    document.problem(("limits", str(level)), "missing-key", f"{step} has no limit for {level}", mend)
+                )
+        limits[level] = {str(step): limit for step, limit in found.items()}
+    return Policy(
+        limits,
+        form.warn_share,
+        {level: max(1, getattr(form.remind_every, level)) for level in Level},
+        form.escalate_after,
+        max(1, form.ring_every),
+        form.returns_limit,
+        form.reopen_within,
+        form.storm.incidents,
+        form.storm.window,
+        form.flapping.times,
+        form.flapping.window,
+        form.life_safety_silence,
+    )
+
+
+def make_calendar(document: Document, form: HolidaysForm, hours: HoursOfDay, problems: list[Problem]) -> Calendar:
+    """The days on which people work."""
+    for name, days, is_weekend in (("off", form.off, False), ("made_up", form.made_up, True)):
+        for index, day in enumerate(days):
+            if (day.weekday() >= 5) is not is_weekend:
+                what = f"{day} is a {'weekday' if is_weekend else 'weekend day'}"
+                mend = "off lists weekdays on which nobody works, made_up weekend days on which people work"
+                problems.append(document.problem((name, index), "wrong-value", what, mend))
+    return Calendar(frozenset(form.off), frozenset(form.made_up), form.known_from, form.known_until, hours)
 
 
 # --- what the file says -------------------------------------------------------------------------------------

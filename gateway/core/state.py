@@ -8,10 +8,20 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
-from gateway.core.model import Community, CursorMove, Device, Incident, Place, Source
+from gateway.core.model import (
+    Community,
+    CursorMove,
+    Device,
+    Grid,
+    Incident,
+    Place,
+    Responsible,
+    Silence,
+    Source,
+)
 from gateway.core.rule import WatchState
 
-SCHEMA: Final = 1
+SCHEMA: Final = 2
 """Version of this encoding. A checkpoint of another version is not read: the journal before it is fed again."""
 
 REMEMBERED: Final = 512
@@ -85,6 +95,15 @@ class Held(Struct, array_like=True):
     at: int
 
 
+class Swelling(Struct, array_like=True):
+    """An incident that has changed silently: when it is written, and how it stood when that began."""
+
+    incident: str
+    flush_at: int
+    members: int
+    flaps: int
+
+
 class CommunityState(Struct, omit_defaults=True):
     """Everything that an engine needs to go on exactly where it stood."""
 
@@ -95,6 +114,10 @@ class CommunityState(Struct, omit_defaults=True):
     sources: list[Source] = []
     devices: list[Device] = []
     lists: dict[str, list[str]] = {}
+    grids: list[Grid] = []
+    responsible: list[Responsible] = []
+    silences: list[Silence] = []
+    away: list[str] = []
     overrides: dict[str, str] = {}
     heard: list[HeardState] = []
     cells: list[CellState] = []
@@ -102,6 +125,9 @@ class CommunityState(Struct, omit_defaults=True):
     watches: list[WatchState] = []
     incidents: list[Incident] = []
     commands: dict[str, str] = {}
+    swelling: list[Swelling] = []
+    clears: dict[str, list[int]] = {}
+    openings: list[int] = []
     presence: list[SourceState] = []
     cursors: list[CursorState] = []
     held: list[Held] = []

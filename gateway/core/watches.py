@@ -39,7 +39,7 @@ class Watches:
 
     # --- binding ---------------------------------------------------------------------------------------------
 
-    def rebuild(self, rules: Iterable[Rule], registry: Registry) -> None:
+    def rebuild(self, rules: Iterable[Rule], registry: Registry, now: int) -> None:
         """Binds every rule to every key that it can be asked of. All watches are quiet afterwards; see `load`."""
         self._by_key, self._of_device, self._heap = {}, {}, []
         spare = registry.set_windows_aside()
@@ -50,6 +50,15 @@ class Watches:
         for device in registry.devices.values():
             if device.is_inactive and device.device.state_until is not None:
                 heapq.heappush(self._heap, (device.device.state_until, "", device.device.id))
+
+        for silence in registry.silences.values():
+            self.note_edge(silence.id, silence.since, silence.until, now)
+
+    def note_edge(self, id: str, since: int, until: int, now: int) -> None:
+        """Notes when a silence begins and ends."""
+        for time in (since, until):
+            if time > now:
+                heapq.heappush(self._heap, (time, "", id))
 
     def _bind(self, rule: Rule, key: Key, registry: Registry) -> None:
         scope = registry.scope_of(key)

@@ -3,29 +3,31 @@
 from __future__ import annotations
 
 import sys
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
-import chinese_calendar.constants
-
-from gateway.core.catalog import PROFILES, RULES, Catalog, CatalogError
+from gateway.core.catalog import HOLIDAYS, PROFILES, RULES, Catalog, CatalogError
 from gateway.core.ruletest import Report, run_tests
 from gateway.runtime.catalog_files import read_catalog
 
 _PASSED: Final = 0
 _FAILED: Final = 1
+_HOLIDAYS_AHEAD: Final = timedelta(days=60)
 
 
-def check(root: Path) -> int:
+def check(root: Path, today: date | None = None) -> int:
     """Reads ``root/device_profiles`` and ``root/rules`` and writes every problem as ``file:line: what; mend: …``, and
     last how many there are, or what was checked. Returns the exit status: 0 when nothing is wrong, otherwise 1."""
     catalog = _read(root)
     if catalog is None:
         return _FAILED
-    scheduled = [rule.id for rule in catalog.rules if rule.schedule is not None and rule.schedule.only is not None]
-    if scheduled:
-        last = max(day.year for day in chinese_calendar.constants.workdays | chinese_calendar.constants.holidays)
-        _write(f"holidays are known to the end of {last}; after that {', '.join(scheduled)} go by weekends alone")
+    until = catalog.calendar.known_until
+    if until < (today or datetime.now(UTC).date()) + _HOLIDAYS_AHEAD:
+        _write(
+            f"warning: holidays are known to {until} only; for limits in working days every day after it counts, rules "
+            f"go by weekends. Update chinesecalendar and run python -m gateway holidays > {HOLIDAYS}"
+        )
     cases = sum(len(test.trials) for test in catalog.tests.values())
     _write(
         f"{len(catalog.profiles)} profiles, {len(catalog.rules)} rules, {len(catalog.categories)} categories and "

@@ -10,7 +10,7 @@ from gateway.core.catalog import Catalog
 from gateway.core.condition import show_duration
 from gateway.core.engine import Engine, Explained
 from gateway.core.model import Community, Tick, Transition
-from gateway.core.rule import SHANGHAI_MS
+from gateway.core.worktime import SHANGHAI_MS
 from gateway.errors import GatewayError
 from gateway.runtime.ports import Ledger
 from gateway.runtime.writer import Catalogs, feed_row, load_engine

@@ -191,7 +191,7 @@ class Ledger(Protocol):
     def load_catalog(self, hash: str) -> dict[str, str] | None: ...
 
     def due_effects(self, now: int, limit: int, kind: str) -> list[OutboxRow]:
-        """Waiting effects of a kind (``deliver`` or ``command``) that are due, oldest first."""
+        """Waiting effects of a kind (``deliver``, ``command`` or ``notify``) that are due, oldest first."""
 
     def settle(self, outcomes: Sequence[Outcome]) -> None: ...
     def bring_forward(self, now: int, latest: int) -> None:
@@ -204,7 +204,7 @@ class Ledger(Protocol):
 
     def resend_dead(self, id: str, now: int) -> bool: ...
     def outbox_counts(self) -> dict[str, int]:
-        """Rows by state."""
+        """Deliveries and commands by state."""
 
     def issue_credentials(self, names: Sequence[str], now: int) -> dict[str, str]:
         """New random passwords for MQTT identities; only a salted hash is kept, so this is the only time they are
@@ -219,7 +219,8 @@ class Ledger(Protocol):
     def devices(self, community: str | None = None) -> list[Device]: ...
     def sources(self, community: str | None = None) -> list[SourceView]: ...
     def counts(self) -> dict[str, dict[str, int]]:
-        """``quarantined`` and ``rejected`` by reason, ``outbox`` and ``commands`` by state, ``lost`` by source."""
+        """``quarantined`` and ``rejected`` by reason, ``outbox``, ``notifications`` and ``commands`` by state,
+        ``lost`` by source."""
 
 
 class Arrived(Struct, frozen=True, eq=False):

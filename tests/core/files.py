@@ -40,6 +40,30 @@ categories:
     first_action: {zh: 检查}
 """
 
+GOVERNANCE: Final = """\
+limits:
+  critical: {accept: 1min, dispatch: 3min, arrive: 1h, resolve: 2h, verify: 4h, close: 1d, rate: 7d, report_in: 10min}
+  urgent: {accept: 10min, dispatch: 1h, arrive: 1h, resolve: 24h, verify: 1wd, close: 1wd, rate: 7d, report_in: 30min}
+  normal: {accept: 1wh, dispatch: 2wh, arrive: 4wh, resolve: 5wd, verify: 1wd, close: 1wd, rate: 7d, report_in: 2wh}
+working_hours: ["09:00-12:00", "13:00-17:00"]
+warn_share: 0.75
+remind_every: {critical: 5m, urgent: 30m, normal: 24h}
+escalate_after: 2
+ring_every: 1m
+returns_limit: 2
+reopen_within: 7d
+storm: {incidents: 20, window: 10m}
+flapping: {times: 5, window: 1h}
+life_safety_silence: 8h
+"""
+
+HOLIDAYS: Final = """\
+known_from: 2026-01-01
+known_until: 2026-12-31
+off: [2026-10-01, 2026-10-02, 2026-10-05]
+made_up: [2026-10-10]
+"""
+
 SMOKE: Final = """\
 id: nb-smoke
 kind: smoke
@@ -191,6 +215,8 @@ SOUND: Final = {
     "device_profiles/plate-camera/plate-camera.yaml": PLATE,
     "device_profiles/edge-agent/edge-agent.yaml": AGENT,
     "rules/categories.yaml": CATEGORIES,
+    "rules/governance.yaml": GOVERNANCE,
+    "rules/holidays.yaml": HOLIDAYS,
     "rules/fire/smoke-persists.yaml": SMOKE_RULE,
     "rules/fire/smoke-persists.test.yaml": SMOKE_TEST,
     "rules/sos/pressed.yaml": PRESS_RULE,

@@ -6,7 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from gateway.core.engine import UNKNOWN_LIMIT
-from gateway.core.incident import PRESS_JOIN_MS, PRESS_LINES
+from gateway.core.incident import PRESS_JOIN_MS, PRESS_SIGNALS
 from gateway.core.model import (
     Blind,
     Command,
@@ -148,11 +148,12 @@ def test_a_source_that_invents_devices_opens_a_few_incidents_and_loses_no_press(
 
 def test_a_stuck_button_fills_one_incident_after_the_other_and_loses_no_press() -> None:
     engine, sender = new_engine(), Sender()
-    count = PRESS_LINES + 20
+    count = PRESS_SIGNALS + 20
     steps = [engine.feed(sender.send(START + n, signals=[("sos-1", "pressed")]), START + n) for n in range(count)]
     incidents = {incident.id: incident for step in steps for incident in step.incidents}
-    assert [len(incident.timeline) for incident in incidents.values()] == [PRESS_LINES, 20]
-    assert len({line.event for incident in incidents.values() for line in incident.timeline}) == count
+    assert [incident.signals for incident in incidents.values()] == [PRESS_SIGNALS, 20]
+    lines = [line.event for incident in incidents.values() for line in incident.timeline if line.event]
+    assert len(lines) == len(set(lines)) == count
 
 
 def test_a_source_that_makes_a_new_spool_each_time_is_refused_in_the_end() -> None:
@@ -281,7 +282,7 @@ def test_a_dead_agent_is_one_notice_that_takes_its_devices_in() -> None:
     notices = {i.id: i for step in steps for i in step.incidents}
     assert [(n.sort, n.cause) for n in notices.values()] == [(Sort.NOTICE, "agent-offline")]
     [notice] = notices.values()
-    assert {"smoke-1", "room-1"} <= set(notice.swallowed)
+    assert {"smoke-1", "room-1"} <= {member.key for member in notice.members}
     back = START + 30 * H
     step = engine.feed(Presence("agent-1", Status(online=True, connection="c2")), back)
     late_will = engine.feed(Presence("agent-1", Status(online=False, connection="c1")), back + S)

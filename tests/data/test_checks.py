@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from datetime import date, timedelta
 from pathlib import Path
 
 import pytest
@@ -40,9 +41,13 @@ def test_check_finds_nothing_wrong_with_what_is_shipped(output: Output) -> None:
     assert output()[-1].endswith(": no problems")
 
 
-def test_check_says_how_far_the_holidays_are_known(output: Output) -> None:
-    checks.check(ROOT)
-    assert any(line.startswith("holidays are known to the end of 20") for line in output())
+def test_check_warns_when_the_holidays_end_soon_and_is_never_red_for_it(output: Output) -> None:
+    until = date(2026, 12, 31)
+    assert checks.check(ROOT, until - timedelta(days=61)) == 0
+    assert not any(line.startswith("warning") for line in output())
+    for today in (until - timedelta(days=59), until + timedelta(days=90)):
+        assert checks.check(ROOT, today) == 0
+        assert any(line.startswith("warning: holidays are known to 2026-12-31 only") for line in output())
 
 
 def test_check_names_file_line_and_mend_of_every_fault(copy: Path, output: Output) -> None:

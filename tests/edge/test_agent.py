@@ -172,7 +172,11 @@ async def test_an_agent_that_is_gone_is_one_notice_with_its_devices_under_it(
         await line.cut()
 
         def notices() -> dict[str, tuple[str, ...]]:
-            return {i.rule: i.swallowed for i in stage.incidents() if i.sort == "notice" and i.state != "closed"}
+            return {
+                i.rule: tuple(member.key for member in i.members)
+                for i in stage.incidents()
+                if i.sort == "notice" and i.state != "closed"
+            }
 
         # The speakers report every five minutes; their quarter of an hour is over in two seconds.
         await until(lambda: {"speaker-1", "speaker-2"} <= set(notices().get("ops.agent-offline", ())), 30)

@@ -428,7 +428,7 @@ class LedgerConformance:
 
     def test_an_incident_is_read_back_whole_at_its_last_revision(self, ledger: SqlLedger, hand: Hand) -> None:
         first = opened()
-        second = replace(revise(first, 2), state="accepted", level=first.level, title={"zh": "改", "en": "changed"})
+        second = replace(revise(first, 2), state="filed", level=first.level, title={"zh": "改", "en": "changed"})
         hand.step(Step(incidents=(first,)))
 
         hand.step(Step(incidents=(second,)))
@@ -436,17 +436,17 @@ class LedgerConformance:
         assert ledger.incident(first.id) == second
         assert ledger.incidents() == [second]
         assert ledger.incident("unknown") is None
-        assert ledger.counts()["incidents"] == {"accepted": 1}
+        assert ledger.counts()["incidents"] == {"filed": 1}
 
     def test_a_revision_only_rises(self, ledger: SqlLedger, hand: Hand) -> None:
         hand.step(Step(incidents=(revise(opened(), 3),)))
 
-        hand.step(Step(incidents=(replace(revise(opened(), 2), state="accepted"),)))
+        hand.step(Step(incidents=(replace(revise(opened(), 2), state="filed"),)))
 
         assert ledger.incidents() == [revise(opened(), 3)]
 
     def test_open_incidents_are_listed_the_newest_first(self, ledger: SqlLedger, hand: Hand) -> None:
-        states = ["reported", "closed", "on_site", "false_alarm", "dispatched"]
+        states = ["reported", "closed", "handling", "false_alarm", "dispatched"]
         incidents = [
             opened(number, state=state, key=f"k{number}", opened_at=NOW + number)
             for number, state in enumerate(states, start=1)

@@ -139,7 +139,7 @@ async def test_an_action_is_answered_after_its_commit(world: World) -> None:
     await world.receipted()
     [incident] = world.incidents()
     assert await world.pipeline.submit("c001", OperatorAction("a-1", "li", incident.id, "accept"), "a-1") == "done"
-    assert world.incidents()[0].state == "accepted"
+    assert world.incidents()[0].state == "filed"
     why = await world.pipeline.submit("c001", OperatorAction("a-2", "li", incident.id, "accept"), "a-2")
     assert "not allowed" in why
     with pytest.raises(LookupError):

@@ -99,8 +99,8 @@ async def test_what_fails_for_a_while_is_delivered_in_the_end_once(
     platform = client_of(reference)
     async with performing(world, platform):
         world.press()
-        await until(lambda: world.ledger.outbox_counts() == {"waiting": 1})
-        await until(lambda: world.clock.advance(50_000) and world.ledger.outbox_counts() == {"done": 1}, 20)
+        await until(lambda: world.ledger.outbox_counts().get("waiting"))
+        await until(lambda: world.clock.advance(50_000) and world.ledger.outbox_counts().get("done"), 20)
     assert delivered(reference) == ["sos"]
     await platform.close()
 
@@ -133,7 +133,7 @@ async def test_a_fault_of_ours_is_tried_again_and_ends_nothing(world: World, cap
         world.press()
         await world.receipted()
         await until(lambda: not platform.faults or not world.clock.advance(600_000))
-        await until(lambda: world.clock.advance(600_000) and world.ledger.outbox_counts() == {"done": 1})
+        await until(lambda: world.clock.advance(600_000) and world.ledger.outbox_counts().get("done"))
     assert "a fault of ours" in caplog.text
 
 
@@ -222,7 +222,7 @@ async def test_what_was_not_settled_is_performed_again_after_a_crash(world: Worl
         await until(lambda: reference.get("/incidents"))
     await world.crash()
     async with performing(world, platform):
-        await until(lambda: world.clock.advance(50_000) and world.ledger.outbox_counts() == {"done": 1}, 20)
+        await until(lambda: world.clock.advance(50_000) and world.ledger.outbox_counts().get("done"), 20)
     assert delivered(reference) == ["sos"]
     await platform.close()
 
