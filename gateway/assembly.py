@@ -7,22 +7,26 @@ import contextlib
 import json
 import logging
 import signal
+import ssl
 import sys
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Final
 
 from gateway.adapters.broker import EmbeddedBroker
 from gateway.adapters.ledger import open_ledger
 from gateway.adapters.mqtt import BrokerSettings, MqttInbox
+from gateway.adapters.notify import MailNotifier, TextMessageNotifier, WebhookNotifier
 from gateway.adapters.platform import HttpPlatform
 from gateway.core.catalog import Catalog, build_catalog
 from gateway.errors import GatewayError
 from gateway.runtime.catalog_files import read_catalog
 from gateway.runtime.clock import ForwardClock, RunningClock
+from gateway.runtime.notifying import Teller
 from gateway.runtime.outbox import Outbox
 from gateway.runtime.pipeline import Pipeline
 from gateway.runtime.plates import PlateSeal, load_key
-from gateway.runtime.ports import Ledger
+from gateway.runtime.ports import Ledger, Notifier
 from gateway.runtime.writer import Catalogs
 from gateway.settings import Settings
 
@@ -125,16 +129,50 @@ def open_platform(settings: Settings) -> HttpPlatform | None:
         raise GatewayError(
             "platform-key", "a platform needs its signing key", "platform.key_file", "set SCG_PLATFORM__KEY_FILE"
         )
-    try:
-        key = section.key_file.read_text(encoding="utf-8").strip().encode()
-    except OSError as error:
-        raise GatewayError(
-            "platform-key", f"cannot read it: {error.strerror}", str(section.key_file), "give a readable file"
-        ) from error
+    key = _read_secret(section.key_file, "platform.key_file").encode()
     try:
         return HttpPlatform(section.url, key)
     except ValueError as error:
         raise GatewayError("platform", str(error), "platform.url or platform.key_file", "mend it") from error
+
+
+def open_notifiers(settings: Settings) -> list[Notifier]:
+    """The ways of telling people that are configured."""
+    section = settings.notify
+    ways: list[Notifier] = []
+    if section.sms is not None:
+        sms = section.sms
+        token = _read_secret(sms.token_file, "notify.sms.token_file") if sms.token_file is not None else ""
+        ways.append(
+            TextMessageNotifier(sms.url, sms.template, token, (sms.ok_field, sms.ok_value) if sms.ok_field else None)
+        )
+    if section.webhook is not None:
+        key = _read_secret(section.webhook.key_file, "notify.webhook.key_file").encode()
+        ways.append(WebhookNotifier(key, section.webhook.url))
+    if section.mail is not None:
+        mail = section.mail
+        password = _read_secret(mail.password_file, "notify.mail.password_file") if mail.password_file else ""
+        context = ssl.create_default_context(cafile=str(mail.ca_file) if mail.ca_file is not None else None)
+        ways.append(
+            MailNotifier(
+                mail.host,
+                mail.port,
+                mail.sender,
+                security=mail.security,
+                user=mail.user,
+                password=password,
+                context=context,
+            )
+        )
+    return ways
+
+
+def _read_secret(path: Path, setting: str) -> str:
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no text"
+        raise GatewayError("secret-unreadable", f"cannot read it: {reason}", setting, "give a readable file") from error
 
 
 async def serve(settings: Settings, *, stats: bool = False, stop: asyncio.Event | None = None) -> None:
@@ -160,7 +198,9 @@ async def serve(settings: Settings, *, stats: bool = False, stop: asyncio.Event 
             open_seal(settings, catalog),
             on_effects=lambda: outbox.kick(),
         )
-        outbox = Outbox(ledger, pipeline.on_ledger, platform, inbox, clock)
+        ways = open_notifiers(settings)
+        teller = Teller(ledger, pipeline.on_ledger, ways, pipeline.submit, clock)
+        outbox = Outbox(ledger, pipeline.on_ledger, platform, inbox, clock, teller=teller)
         inbox.on_link(pipeline.link_changed)
         await inbox.start()
         await pipeline.start()
@@ -178,6 +218,8 @@ async def serve(settings: Settings, *, stats: bool = False, stop: asyncio.Event 
         await asyncio.gather(*tasks, stopping, return_exceptions=True)
         await inbox.stop()
         await pipeline.close()
+        for way in ways:
+            await way.close()
         if platform is not None:
             await platform.close()
         ledger.close()

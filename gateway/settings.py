@@ -49,6 +49,44 @@ class PlatformSection(_Section):
     key_file: Path | None = None
 
 
+class MailSection(_Section):
+    """Mail over SMTP; ``password_file`` holds the password of ``user``."""
+
+    host: str
+    port: Annotated[int, Field(gt=0, le=65535)] = 587
+    sender: str
+    security: str = Field("starttls", pattern="^(none|starttls|tls)$")
+    user: str = ""
+    password_file: Path | None = None
+    ca_file: Path | None = None
+
+
+class TextMessageSection(_Section):
+    """A gateway for text messages: JSON is POSTed to ``url``; ``template`` names its fields, with ``$phone``, ``$text``
+    and ``$id``; ``ok_field`` and ``ok_value`` are what a good answer holds."""
+
+    url: str
+    template: dict[str, str] = {"phone": "$phone", "text": "$text"}
+    token_file: Path | None = None
+    ok_field: str = ""
+    ok_value: str = ""
+
+
+class WebhookSection(_Section):
+    """A webhook for all notifications (``url``; otherwise each contact's own), signed with the key in ``key_file``."""
+
+    key_file: Path
+    url: str | None = None
+
+
+class NotifySection(_Section):
+    """How people are told, in this order: text messages, webhook, mail."""
+
+    sms: TextMessageSection | None = None
+    webhook: WebhookSection | None = None
+    mail: MailSection | None = None
+
+
 class ClockSection(_Section):
     """For simulation: a clock ``speed`` times as fast, which showed ``anchor`` ms at real time ``anchor_real`` ms."""
 
@@ -67,6 +105,7 @@ class Settings(_Section):
     ledger: LedgerSection = LedgerSection()
     platform: PlatformSection = PlatformSection()
     clock: ClockSection = ClockSection()
+    notify: NotifySection = NotifySection()
 
     @property
     def ledger_url(self) -> str:

@@ -20,12 +20,13 @@ from sqlalchemy import Connection
 from gateway.adapters.ledger_batch import clip, find_lost, write_batch
 from gateway.adapters.passwords import hash_password, make_password
 from gateway.adapters.sql_session import BUSY_S, Database, parse_url
-from gateway.core.model import Community, Device, Effect, Incident
+from gateway.core.model import Community, Device, Effect, Grid, GridLevel, Incident, Responsible
 from gateway.runtime.ports import (
     Batch,
     Checkpoint,
     Claim,
     CommitRefused,
+    Contact,
     FenceLost,
     JournalRow,
     LedgerDown,
@@ -51,6 +52,7 @@ _effects: Final = msgspec.json.Decoder(Effect)
 _incidents: Final = msgspec.json.Decoder(Incident)
 _devices: Final = msgspec.json.Decoder(Device)
 _statuses: Final = msgspec.json.Decoder(Status)
+_contacts: Final = msgspec.json.Decoder(Contact)
 _communities: Final = msgspec.json.Decoder(Community)
 _catalogs: Final = msgspec.json.Decoder(dict[str, str])
 _encode: Final = msgspec.json.encode
@@ -277,6 +279,31 @@ class SqlLedger:
         with self.database.reading() as session:
             return dict(session.select(_COUNTS["outbox"]))
 
+    # --- the district ---------------------------------------------------------------------------------------------
+
+    def put_district(
+        self, grids: Sequence[Grid], responsible: Sequence[Responsible], contacts: Sequence[Contact]
+    ) -> None:
+        with self.database.writing() as session:
+            session.run_many(_PUT_GRID, [(g.code, g.level, g.name, g.parent) for g in grids])
+            session.run_many(_PUT_RESPONSIBLE, [(r.body, r.grid, r.name) for r in responsible])
+            session.run_many(_PUT_CONTACT, [(c.id, c.rank, _encode(c)) for c in contacts])
+
+    def grids(self) -> list[Grid]:
+        with self.database.reading() as session:
+            rows = session.select("SELECT code, level, name, parent FROM grid ORDER BY code")
+            return [Grid(code, GridLevel(level), name, parent) for code, level, name, parent in rows]
+
+    def responsible(self) -> list[Responsible]:
+        with self.database.reading() as session:
+            rows = session.select("SELECT body, grid, name FROM responsible ORDER BY body, grid")
+            return [Responsible(*row) for row in rows]
+
+    def contacts(self) -> list[Contact]:
+        with self.database.reading() as session:
+            rows = session.select("SELECT document FROM contact ORDER BY rank, id")
+            return [_contacts.decode(document) for (document,) in rows]
+
     # --- credentials ----------------------------------------------------------------------------------------------
 
     def issue_credentials(self, names: Sequence[str], now: int) -> dict[str, str]:
@@ -333,6 +360,18 @@ _LATEST: Final = 2**62
 _ADD_COMMUNITY: Final = (
     "INSERT INTO community (id, serial, name, document, epoch, head, claimed_at) VALUES (?, ?, ?, ?, 0, 0, 0) "
     "ON CONFLICT (id) DO UPDATE SET serial = excluded.serial, name = excluded.name, document = excluded.document"
+)
+_PUT_GRID: Final = (
+    "INSERT INTO grid (code, level, name, parent) VALUES (?, ?, ?, ?) "
+    "ON CONFLICT (code) DO UPDATE SET level = excluded.level, name = excluded.name, parent = excluded.parent"
+)
+_PUT_RESPONSIBLE: Final = (
+    "INSERT INTO responsible (body, grid, name) VALUES (?, ?, ?) "
+    "ON CONFLICT (body, grid) DO UPDATE SET name = excluded.name"
+)
+_PUT_CONTACT: Final = (
+    "INSERT INTO contact (id, rank, document) VALUES (?, ?, ?) "
+    "ON CONFLICT (id) DO UPDATE SET rank = excluded.rank, document = excluded.document"
 )
 _PUT_CREDENTIAL: Final = (
     "INSERT INTO credential (name, hash, issued_at) VALUES (?, ?, ?) "

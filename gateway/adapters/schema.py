@@ -105,6 +105,29 @@ device = _table(
     Index("ix_device_id", "id"),
 )
 
+grid = _table(
+    "grid",
+    Column("code", Text, primary_key=True),
+    Column("level", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("parent", Text),
+)
+
+responsible = _table(
+    "responsible",
+    Column("body", Text, nullable=False),
+    Column("grid", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    PrimaryKeyConstraint("body", "grid"),
+)
+
+contact = _table(
+    "contact",
+    Column("id", Text, primary_key=True),
+    Column("rank", NUMBER, nullable=False),
+    Column("document", LargeBinary, nullable=False),
+)
+
 credential = _table(
     "credential",
     Column("name", Text, primary_key=True),

@@ -18,12 +18,27 @@ from gateway.core.model import (
     Press,
     Refusal,
     RegistryChange,
+    SilenceChange,
     Tick,
+    Told,
 )
 from gateway.runtime.ports import JournalRow
 from gateway.wire import Message, decode, topic_of
 
-Stored = Presence | Answer | Tick | Blind | RegistryChange | ListChange | Override | OperatorAction | Press | Refusal
+Stored = (
+    Presence
+    | Answer
+    | Tick
+    | Blind
+    | RegistryChange
+    | ListChange
+    | Override
+    | OperatorAction
+    | Press
+    | Refusal
+    | SilenceChange
+    | Told
+)
 
 SWAP: Final = "swap"
 """The kind of the row that says: from here on, this catalog."""

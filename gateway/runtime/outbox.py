@@ -1,4 +1,4 @@
-"""Performs what was committed: tells the central platform, commands devices. At least once, with idempotency keys.
+"""Performs what was committed: tells the central platform, commands devices, tells people. At least once, with keys.
 
 Commands and deliveries wait for each other never: a platform that hangs delays no valve. Deliveries run side by side,
 those of one incident one after the other, and each is settled when it ends.
@@ -15,6 +15,7 @@ from typing import Any, Final
 from gateway.core.model import Command, Deliver, Level
 from gateway.runtime.clock import ForwardClock, RunningClock
 from gateway.runtime.faults import pass_point
+from gateway.runtime.notifying import Teller
 from gateway.runtime.ports import (
     CommitRefused,
     Inbox,
@@ -41,6 +42,9 @@ OVERDUE_MS: Final = 60_000
 COMMANDS: Final = 256
 """Commands that are published at a time."""
 
+TOLD_AT_ONCE: Final = 64
+"""Notifications that are performed side by side."""
+
 IDLE_S: Final = 0.25
 """How often the outbox looks for what has become due, when nobody tells it of anything new."""
 
@@ -62,6 +66,7 @@ class Outbox:
         inbox: Inbox,
         clock: RunningClock | ForwardClock,
         parallel: int = 16,
+        teller: Teller | None = None,
     ) -> None:
         self._ledger = ledger
         self._on_ledger = on_ledger
@@ -69,6 +74,8 @@ class Outbox:
         self._inbox = inbox
         self._clock = clock
         self._parallel = parallel
+        self._teller = teller
+        self._new_notifications = asyncio.Event()
         self._new_commands = asyncio.Event()
         self._new_deliveries = asyncio.Event()
         self._under_way: dict[str, str] = {}
@@ -82,6 +89,7 @@ class Outbox:
         """New effects were committed."""
         self._new_commands.set()
         self._new_deliveries.set()
+        self._new_notifications.set()
 
     async def run(self) -> None:
         """Runs until cancelled. A ledger that is down is asked again after a pause."""
@@ -89,6 +97,8 @@ class Outbox:
             group.create_task(_forever(self._send_commands, self._new_commands))
             group.create_task(self._watch_unanswered())
             group.create_task(self._watch_clock())
+            if self._teller is not None:
+                group.create_task(self._tell_forever(self._teller))
             if self._platform is not None:
                 group.create_task(self._deliver_forever(self._platform, group))
 
@@ -143,6 +153,21 @@ class Outbox:
             except (LedgerDown, CommitRefused) as error:
                 log.warning("what a wrong clock has put off cannot be brought forward now: %s", error)
             await asyncio.sleep(PUT_OFF_EVERY_S)
+
+    # --- notifications ---------------------------------------------------------------------------------------
+
+    async def _tell_forever(self, teller: Teller) -> None:
+        """Tells people, many side by side: a way that hangs keeps nobody else waiting for longer than its time."""
+
+        async def tell_due() -> bool:
+            rows: list[OutboxRow] = await self._on_ledger(
+                self._ledger.due_effects, self._clock(), TOLD_AT_ONCE, "notify"
+            )
+            rows = [row for row in rows if row.id not in self._stuck]
+            await self._settle(await asyncio.gather(*(teller.perform(row) for row in rows)))
+            return len(rows) == TOLD_AT_ONCE
+
+        await _forever(tell_due, self._new_notifications)
 
     # --- deliveries ------------------------------------------------------------------------------------------
 

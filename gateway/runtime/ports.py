@@ -12,7 +12,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
-from gateway.core.model import Community, Device, Effect, Incident, Step
+from gateway.core.model import Community, Device, Effect, Grid, Incident, Notify, Responsible, Step
 from gateway.wire import Status
 
 
@@ -155,6 +155,36 @@ class SourceView(Struct, frozen=True):
     status: Status
 
 
+class Duty(Struct, frozen=True, omit_defaults=True):
+    """When a contact is on duty: days of the week (0 = Monday) and local minutes of the day; a span over midnight
+    belongs to the day on which it begins. ``since`` and ``until`` (ms) bound it when it is for a while only."""
+
+    days: tuple[int, ...] = (0, 1, 2, 3, 4, 5, 6)
+    begin: int = 0
+    end: int = 1440
+    since: int | None = None
+    until: int | None = None
+
+
+class Contact(Struct, frozen=True, omit_defaults=True):
+    """Somebody who can be called. ``role``: ``family`` of a household (``place``), ``property`` of a ``community``,
+    ``duty`` of a ``grid``, ``body`` (the ``body`` in a ``grid``). Without ``duty`` always on duty. Numbers and
+    addresses are personal: they stand in no log, no timeline and no error."""
+
+    id: str
+    name: str
+    role: str
+    community: str = ""
+    place: str = ""
+    grid: str = ""
+    body: str = ""
+    rank: int = 0
+    phone: str = ""
+    email: str = ""
+    webhook: str = ""
+    duty: tuple[Duty, ...] = ()
+
+
 class Ledger(Protocol):
     """SQL truth. Every method is one transaction. Raises LedgerDown, CommitRefused or FenceLost, nothing else."""
 
@@ -205,6 +235,16 @@ class Ledger(Protocol):
     def resend_dead(self, id: str, now: int) -> bool: ...
     def outbox_counts(self) -> dict[str, int]:
         """Deliveries and commands by state."""
+
+    def put_district(
+        self, grids: Sequence[Grid], responsible: Sequence[Responsible], contacts: Sequence[Contact]
+    ) -> None:
+        """Adds or changes grids (by code), responsible bodies (by body and grid) and contacts (by id)."""
+
+    def grids(self) -> list[Grid]: ...
+    def responsible(self) -> list[Responsible]: ...
+    def contacts(self) -> list[Contact]:
+        """By rank and id."""
 
     def issue_credentials(self, names: Sequence[str], now: int) -> dict[str, str]:
         """New random passwords for MQTT identities; only a salted hash is kept, so this is the only time they are
@@ -270,6 +310,20 @@ class Verdict(Struct, frozen=True):
     accepted: bool
     refused: bool
     detail: str
+
+
+class Notifier(Protocol):
+    """One way of telling a person: a webhook, a gateway for text messages, mail."""
+
+    name: str
+
+    def reaches(self, contact: Contact) -> bool:
+        """Whether the contact has an address for this way."""
+
+    async def send(self, contact: Contact, notify: Notify) -> Verdict:
+        """Tells once. The notification's id is the idempotency key."""
+
+    async def close(self) -> None: ...
 
 
 class Platform(Protocol):

@@ -17,7 +17,17 @@ from sqlalchemy import make_url
 
 from gateway.adapters.ledger import open_ledger
 from gateway.runtime.ports import Checkpoint
-from tests.ports.ledger_conformance import COMMUNITIES, NOW, Hand, build_entry, build_full_step, forged
+from tests.ports.ledger_conformance import (
+    COMMUNITIES,
+    CONTACTS,
+    GRIDS,
+    NOW,
+    RESPONSIBLE,
+    Hand,
+    build_entry,
+    build_full_step,
+    forged,
+)
 from tests.servers import Postgres, find_postgres
 
 FOLDER: Final = Path(__file__).parent / "databases"
@@ -36,6 +46,7 @@ def fill(url: str) -> str:
     )
     ledger.save_catalog("0123456789abcdef", {"rules/fire/smoke.yaml": "id: 烟感"}, NOW)
     ledger.issue_credentials(["agent-c001"], NOW)
+    ledger.put_district(GRIDS, RESPONSIBLE, CONTACTS)
     with ledger.database.reading() as session:
         [(version,)] = session.select("SELECT version_num FROM alembic_version")
     ledger.close()

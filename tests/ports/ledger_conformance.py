@@ -28,10 +28,14 @@ from gateway.core.model import (
     Deliver,
     Device,
     Effect,
+    Grid,
+    GridLevel,
     Incident,
     Line,
+    Notify,
     Phase,
     Rejected,
+    Responsible,
     Sort,
     Step,
     Transition,
@@ -41,6 +45,8 @@ from gateway.runtime.ports import (
     Checkpoint,
     Claim,
     CommitRefused,
+    Contact,
+    Duty,
     Entry,
     Fence,
     FenceLost,
@@ -56,6 +62,17 @@ from tests.ports.incidents import FIRE, revise
 NOW = 1_795_435_200_000
 DAY = 86_400_000
 COMMUNITIES = [Community(f"c{number:03d}", number, f"小区{number}") for number in (1, 2, 3)]
+
+
+GRIDS = [
+    Grid("370215", GridLevel.DISTRICT, "即墨区"),
+    Grid("370215001", GridLevel.TOWN, "环秀街道", "370215"),
+]
+RESPONSIBLE = [Responsible("property", "370215001", "物业（模拟）")]
+CONTACTS = [
+    Contact("duty-1", "值班（模拟）", "duty", grid="370215", phone="000-0000-0001", duty=(Duty((0, 1), 0, 480),)),
+    Contact("family-1", "家属（模拟）", "family", "c001", "b1-u1-101", rank=1, phone="000-0000-0002"),
+]
 
 
 def build_entry(seq: int, community: str = "c001", *, step: Step = NOTHING, **fields: Any) -> Entry:
@@ -458,6 +475,26 @@ class LedgerConformance:
         assert [i.number[-1] for i in ledger.incidents(open_only=True)] == ["5", "3", "1", "9"]
         assert [i.number[-1] for i in ledger.incidents(open_only=True, limit=2)] == ["5", "3"]
         assert ledger.counts()["notices"] == {"reported": 1}
+
+    def test_grids_bodies_and_contacts_are_kept_and_changed_by_their_names(self, ledger: SqlLedger) -> None:
+        ledger.put_district(GRIDS, RESPONSIBLE, CONTACTS)
+        renamed = replace(CONTACTS[0], name="另一值班（模拟）", rank=2)
+        ledger.put_district(GRIDS[:1], [replace(RESPONSIBLE[0], name="另一物业（模拟）")], [renamed])
+
+        assert ledger.grids() == GRIDS
+        assert [known.name for known in ledger.responsible()] == ["另一物业（模拟）"]
+        assert ledger.contacts() == [CONTACTS[1], renamed]
+
+    def test_notifications_wait_beside_deliveries_and_are_counted_apart(self, ledger: SqlLedger, hand: Hand) -> None:
+        told = Notify("incident-1/3/ring", "c001", "incident-1", "ring", "gate", "370215", {"zh": "…"}, NOW + 60_000)
+        hand.step(Step(incidents=(opened(),), effects=(told,)))
+
+        [row] = ledger.due_effects(NOW + 10, 9, "notify")
+        assert row.effect == told
+        assert ledger.outbox_counts() == {}
+        ledger.settle([Outcome(row.id, OutboxState.DONE, NOW + 20, "sms to 值班（模拟） (duty-1)")])
+        assert ledger.due_effects(NOW + 30, 9, "notify") == []
+        assert ledger.counts()["notifications"] == {"done": 1}
 
     def test_each_line_of_a_timeline_is_written_once(self, ledger: SqlLedger, hand: Hand) -> None:
         hand.step(Step(incidents=(revise(opened(), 2),)))
