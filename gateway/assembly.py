@@ -7,21 +7,25 @@ import contextlib
 import json
 import logging
 import signal
+import socket
 import ssl
 import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Final
 
+import uvicorn
+
 from gateway.adapters.broker import EmbeddedBroker
 from gateway.adapters.ledger import open_ledger
 from gateway.adapters.mqtt import BrokerSettings, MqttInbox
 from gateway.adapters.notify import MailNotifier, TextMessageNotifier, WebhookNotifier
-from gateway.adapters.platform import HttpPlatform
+from gateway.adapters.platform import SHORTEST_KEY, HttpPlatform
 from gateway.core.catalog import Catalog, build_catalog
 from gateway.errors import GatewayError
 from gateway.runtime.catalog_files import read_catalog
 from gateway.runtime.clock import ForwardClock, RunningClock
+from gateway.runtime.door import DoorClient, DoorServer
 from gateway.runtime.notifying import Teller
 from gateway.runtime.outbox import Outbox
 from gateway.runtime.pipeline import Pipeline
@@ -29,6 +33,7 @@ from gateway.runtime.plates import PlateSeal, load_key
 from gateway.runtime.ports import Ledger, Notifier
 from gateway.runtime.writer import Catalogs
 from gateway.settings import Settings
+from gateway.web.app import create_app
 
 log = logging.getLogger(__name__)
 
@@ -120,7 +125,7 @@ async def open_broker(
         await embedded.stop()
 
 
-def open_platform(settings: Settings) -> HttpPlatform | None:
+def open_platform(settings: Settings, catalog: Catalog) -> HttpPlatform | None:
     """The central platform's client, or None where none is configured."""
     section = settings.platform
     if section.url is None:
@@ -131,7 +136,7 @@ def open_platform(settings: Settings) -> HttpPlatform | None:
         )
     key = _read_secret(section.key_file, "platform.key_file").encode()
     try:
-        return HttpPlatform(section.url, key)
+        return HttpPlatform(section.url, key, mapping=catalog.mapping)
     except ValueError as error:
         raise GatewayError("platform", str(error), "platform.url or platform.key_file", "mend it") from error
 
@@ -186,7 +191,7 @@ async def serve(settings: Settings, *, stats: bool = False, stop: asyncio.Event 
     clock = ForwardClock(running, running.speed)
     catalog = read_catalog(settings.profiles, settings.rules)
     ledger = open_migrated_ledger(settings)
-    platform = open_platform(settings)
+    platform = open_platform(settings, catalog)
     async with open_broker(settings, ledger, clock) as (broker, source_url):
         inbox = MqttInbox(broker, clock)
         pipeline = Pipeline(
@@ -204,6 +209,8 @@ async def serve(settings: Settings, *, stats: bool = False, stop: asyncio.Event 
         inbox.on_link(pipeline.link_changed)
         await inbox.start()
         await pipeline.start()
+        door = DoorServer(settings.door_path, pipeline.submit)
+        await door.start()
         clock.advance_to(max((writer.engine.now for writer in pipeline.writers.values()), default=0))
         _say({"event": "ready", "broker": source_url, "communities": len(pipeline.writers)})
         tasks = [asyncio.create_task(pipeline.run()), asyncio.create_task(outbox.run())]
@@ -211,6 +218,7 @@ async def serve(settings: Settings, *, stats: bool = False, stop: asyncio.Event 
             tasks.append(asyncio.create_task(_tell_stats(pipeline, ledger)))
         stopping = asyncio.create_task(stop.wait())
         done, _ = await asyncio.wait([*tasks, stopping], return_when=asyncio.FIRST_COMPLETED)
+        await door.stop()
         await pipeline.stop()
         await asyncio.wait([tasks[0]], timeout=10)
         for task in (*tasks, stopping):
@@ -230,6 +238,33 @@ async def serve(settings: Settings, *, stats: bool = False, stop: asyncio.Event 
             raise GatewayError(
                 "replaced", "it holds no community any more", "the ledger", "see the log; run one gateway on one ledger"
             )
+
+
+async def serve_web(settings: Settings) -> None:
+    """Runs the web process until SIGTERM or SIGINT. It reads the ledger and reaches the gateway by its door."""
+    section = settings.web
+    catalog = read_catalog(settings.profiles, settings.rules)
+    ledger = open_migrated_ledger(settings)
+    keys: tuple[bytes, ...] = ()
+    if section.platform_keys is not None:
+        lines = _read_secret(section.platform_keys, "web.platform_keys").split()
+        keys = tuple(line.encode() for line in lines)
+        short = [number for number, key in enumerate(keys, 1) if len(key) < SHORTEST_KEY]
+        if short or not keys:
+            what = f"key {short[0]} is shorter than {SHORTEST_KEY} bytes" if short else "it holds no key"
+            raise GatewayError("platform-key", what, "web.platform_keys", "write one key a line")
+    app = create_app(ledger, DoorClient(settings.door_path), catalog, keys)
+    try:
+        listening = socket.create_server((section.host, section.port))
+    except OSError as error:
+        where = f"{section.host}:{section.port}"
+        raise GatewayError("web-port", f"cannot listen: {error.strerror}", where, "set SCG_WEB__PORT") from error
+    with listening:
+        config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False)
+        host, port = listening.getsockname()[:2]
+        _say({"event": "ready", "web": f"http://{host}:{port}"})
+        await uvicorn.Server(config).serve(sockets=[listening])
+    ledger.close()
 
 
 async def _tell_stats(pipeline: Pipeline, ledger: Ledger) -> None:

@@ -59,6 +59,12 @@ def serve(
     asyncio.run(assembly.serve(read_settings(config), stats=stats))
 
 
+@app.command()
+def web(config: ConfigOption = None) -> None:
+    """Run the web process beside the gateway: health, and the central platform's callbacks."""
+    asyncio.run(assembly.serve_web(read_settings(config)))
+
+
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def demo(context: typer.Context) -> None:
     """Run the whole district in simulation (`python -m simulators demo`; its options are passed on)."""

@@ -49,6 +49,15 @@ class PlatformSection(_Section):
     key_file: Path | None = None
 
 
+class WebSection(_Section):
+    """The web process (`python -m gateway web`): where it listens (``port`` 0: a free one), and the file with the keys,
+    one a line, by which the central platform signs what its people do."""
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 8080
+    platform_keys: Path | None = None
+
+
 class MailSection(_Section):
     """Mail over SMTP; ``password_file`` holds the password of ``user``."""
 
@@ -106,6 +115,13 @@ class Settings(_Section):
     platform: PlatformSection = PlatformSection()
     clock: ClockSection = ClockSection()
     notify: NotifySection = NotifySection()
+    web: WebSection = WebSection()
+    door: Path | None = None
+
+    @property
+    def door_path(self) -> Path:
+        """The socket by which other processes reach the gateway."""
+        return self.door or self.data.absolute() / "door.sock"
 
     @property
     def ledger_url(self) -> str:

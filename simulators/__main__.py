@@ -36,6 +36,7 @@ def platform(
     store: Annotated[Path, typer.Option(help="SQLite file of the received incidents; made when missing")],
     key_file: Annotated[Path, typer.Option(help="signing keys, one per line; any of them is accepted")],
     port: Annotated[int, typer.Option(help="port on 127.0.0.1; 0 takes a free one")] = 0,
+    callback: Annotated[str | None, typer.Option(help="the gateway's address for what people do here")] = None,
 ) -> None:
     """Run the reference central platform until it is stopped."""
     from simulators.platform import KeyFileError, read_keys, serve
@@ -44,7 +45,7 @@ def platform(
         keys = read_keys(key_file)
     except KeyFileError as error:
         raise typer.BadParameter(str(error)) from error
-    serve(store, keys, port)
+    serve(store, keys, port, callback)
 
 
 @app.command()

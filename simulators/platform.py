@@ -14,12 +14,14 @@ import sqlite3
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from random import Random
 from typing import Annotated, Any, Final, Literal
+from uuid import uuid4
 
+import httpx
 import msgspec
 import uvicorn
 from fastapi import FastAPI, HTTPException, Request, Response
@@ -32,6 +34,9 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from gateway.core.model import Incident
 
 EVENT_TYPE: Final = "cn.jimo.gateway.incident.v1"
+ACTION_TYPE: Final = "cn.jimo.platform.action.v1"
+TRIES: Final = 40
+"""A callback that is not answered finally is tried so often, a quarter of a second apart and then ever longer."""
 BODY_LIMIT: Final = 1024 * 1024
 SHORTEST_KEY: Final = 32
 _ATTRIBUTES: Final = ("specversion", "id", "source", "type", "subject", "time", "datacontenttype")
@@ -285,12 +290,69 @@ class _Faults:
         return fault
 
 
+# --- what people do here -------------------------------------------------------------------------------------------
+
+
+class Act(BaseModel):
+    """An act of somebody here on an incident, in this platform's words; see docs/platform.md for the fields."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    action: str
+    user: str
+    id: str = ""
+    reason: str = ""
+    grid: str = ""
+    body: str = ""
+    into: str = ""
+    until: datetime | None = None
+    score: int | None = None
+    revision: int | None = None
+
+
+class Caller:
+    """Tells the gateway what people do here: signed CloudEvents to one address, until they are answered finally."""
+
+    def __init__(self, url: str, key: bytes) -> None:
+        self._url = url
+        self._key = key
+        self._client = httpx.AsyncClient(timeout=5, trust_env=False)
+
+    async def tell(self, incident: str, act: Act) -> dict[str, Any]:
+        """The id, the final status and the JSON of its answer; status 0 when there was none in the end."""
+        id = act.id or str(uuid4())
+        data = {"incident": incident, **act.model_dump(mode="json", exclude={"id"}, exclude_none=True)}
+        body = msgspec.json.encode(
+            {
+                "specversion": "1.0",
+                "id": id,
+                "source": "/platform",
+                "type": ACTION_TYPE,
+                "subject": incident,
+                "time": datetime.now(UTC).isoformat(),
+                "datacontenttype": "application/json",
+                "data": data,
+            }
+        )
+        signature = "v1=" + hmac.new(self._key, body, hashlib.sha256).hexdigest()
+        headers = {"Content-Type": "application/cloudevents+json", "Gateway-Signature": signature}
+        for attempt in range(TRIES):
+            try:
+                response = await self._client.post(self._url, content=body, headers=headers)
+                if response.status_code < 500 and response.status_code != 429:
+                    return {"id": id, "status": response.status_code, "answer": response.json()}
+            except (httpx.HTTPError, ValueError):
+                pass
+            await asyncio.sleep(min(2.0, 0.25 * 1.3**attempt))
+        return {"id": id, "status": 0, "answer": {}}
+
+
 # --- the application -----------------------------------------------------------------------------------------------
 
 
-def create_app(store: Store, keys: Sequence[bytes], clock: Clock = _now) -> FastAPI:
-    """The platform as an ASGI application over this store. Outside a server of this module a cut connection shows as
-    ConnectionAbortedError."""
+def create_app(store: Store, keys: Sequence[bytes], clock: Clock = _now, caller: Caller | None = None) -> FastAPI:
+    """The platform as an ASGI application over this store; with a ``caller`` people can act here. Outside a server of
+    this module a cut connection shows as ConnectionAbortedError."""
     app = FastAPI(title="Reference central platform", openapi_url=None)
     faults = _Faults()
     answered: Counter[str] = Counter()
@@ -350,6 +412,15 @@ def create_app(store: Store, keys: Sequence[bytes], clock: Clock = _now) -> Fast
         if found is None:
             raise HTTPException(404, f"no incident {id} has arrived")
         return found
+
+    @app.post("/incidents/{id}/actions")
+    async def act(id: str, act: Act) -> dict[str, Any]:
+        """Somebody here acts on an incident: the gateway is told, and its answer given back."""
+        if store.incident(id) is None:
+            raise HTTPException(404, f"no incident {id} has arrived")
+        if caller is None:
+            raise HTTPException(409, "no callback address was given (--callback)")
+        return await caller.tell(id, act)
 
     @app.get("/stats")
     async def stats() -> dict[str, Any]:
@@ -431,13 +502,13 @@ def read_keys(path: Path) -> tuple[bytes, ...]:
     return keys
 
 
-def serve(store: Path, keys: Sequence[bytes], port: int) -> None:
+def serve(store: Path, keys: Sequence[bytes], port: int, callback: str | None = None) -> None:
     """Serves the platform on 127.0.0.1 until SIGINT or SIGTERM; prints its address on stdout when it answers."""
     opened = Store(store)
     try:
         with socket.create_server(("127.0.0.1", port)) as listening:
             config = uvicorn.Config(
-                create_app(opened, keys),
+                create_app(opened, keys, caller=None if callback is None else Caller(callback, keys[0])),
                 http=_CuttableProtocol,
                 log_level="warning",
                 access_log=False,

@@ -18,6 +18,7 @@ import msgspec
 from msgspec import structs
 
 from gateway.core.model import Incident
+from gateway.core.policy import PlatformMapping
 from gateway.runtime.ports import Verdict
 
 EVENT_TYPE: Final = "cn.jimo.gateway.incident.v1"
@@ -49,11 +50,13 @@ class HttpPlatform:
         connections: int = 16,
         verify: ssl.SSLContext | bool = True,
         transport: httpx.AsyncBaseTransport | None = None,
+        mapping: PlatformMapping | None = None,
     ) -> None:
         self._url = _check_url(url)
         if len(key) < SHORTEST_KEY:
             raise ValueError(f"the platform's key has {len(key)} bytes; it needs at least {SHORTEST_KEY}")
         self._key = key
+        self._mapping = mapping
         self._timeout_s = timeout_s
         self._client = httpx.AsyncClient(
             timeout=httpx.Timeout(timeout_s),
@@ -72,7 +75,7 @@ class HttpPlatform:
 
     async def deliver(self, effect_id: str, incident: Incident) -> Verdict:
         """Sends this revision once and judges the answer. ``effect_id`` is the event's id and idempotency key."""
-        body = encode_event(effect_id, incident)
+        body = encode_event(effect_id, incident, self._mapping)
         headers = {
             "Content-Type": CONTENT_TYPE,
             KEY_HEADER: effect_id,
@@ -95,11 +98,19 @@ class HttpPlatform:
         await self._client.aclose()
 
 
-def encode_event(effect_id: str, incident: Incident) -> bytes:
+def encode_event(effect_id: str, incident: Incident, mapping: PlatformMapping | None = None) -> bytes:
     """The CloudEvent 1.0 (structured JSON, UTF-8) of this revision; the same bytes every time.
 
-    ``data`` holds every field of the incident, also those at their default, so that a receiver needs none of ours."""
+    ``data`` holds every field of the incident, also those at their default, so that a receiver needs none of ours. With
+    a ``mapping``, the platform's own codes stand beside it, as the extension attributes that CloudEvents allows."""
     data = _spell_out(incident)
+    codes = {}
+    if mapping is not None:
+        codes = {
+            "platformstate": mapping.states.get(incident.state, incident.state),
+            "platformlevel": mapping.levels.get(incident.level, incident.level),
+            "platformcategory": mapping.categories.get(incident.category, incident.category),
+        }
     return msgspec.json.encode(
         {
             "specversion": "1.0",
@@ -109,6 +120,7 @@ def encode_event(effect_id: str, incident: Incident) -> bytes:
             "subject": incident.id,
             "time": _to_rfc3339(incident.updated_at),
             "datacontenttype": "application/json",
+            **codes,
             "data": data,
         }
     )

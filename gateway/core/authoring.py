@@ -244,6 +244,15 @@ class HolidaysForm(Form):
     made_up: list[Day] = Field(description="made_up: the weekend days on which people work")
 
 
+class PlatformForm(Form):
+    """rules/platform.yaml."""
+
+    states: dict[str, str] = Field(description="states: our state and its code")
+    levels: dict[LevelName, str] = Field(description="levels: {normal: …, urgent: …, critical: …}")
+    categories: dict[Code, str] = {}
+    actions: dict[str, str] = Field(description="actions: its word and our move")
+
+
 class CategoryForm(Form):
     """One category of incidents."""
 

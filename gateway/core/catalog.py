@@ -19,6 +19,7 @@ from gateway.core.authoring import (
     CategoriesForm,
     GovernanceForm,
     HolidaysForm,
+    PlatformForm,
     ProfileForm,
     RuleForm,
     RuleTestForm,
@@ -26,7 +27,7 @@ from gateway.core.authoring import (
     read_form,
 )
 from gateway.core.document import Document, Problem, read_document
-from gateway.core.policy import Policy
+from gateway.core.policy import PlatformMapping, Policy
 from gateway.core.profile import Profile
 from gateway.core.profile_file import Vocabulary, make_profile, make_vocabulary
 from gateway.core.rule import Rule, Status
@@ -36,6 +37,7 @@ from gateway.core.rule_file import (
     check_rule,
     make_calendar,
     make_categories,
+    make_mapping,
     make_policy,
     make_rule,
 )
@@ -49,7 +51,8 @@ VOCABULARY: Final = f"{PROFILES}/vocabulary.yaml"
 CATEGORIES: Final = f"{RULES}/categories.yaml"
 GOVERNANCE: Final = f"{RULES}/governance.yaml"
 HOLIDAYS: Final = f"{RULES}/holidays.yaml"
-_SINGLE: Final = (VOCABULARY, CATEGORIES, GOVERNANCE, HOLIDAYS)
+PLATFORM: Final = f"{RULES}/platform.yaml"
+_SINGLE: Final = (VOCABULARY, CATEGORIES, GOVERNANCE, HOLIDAYS, PLATFORM)
 TEST_SUFFIX: Final = ".test.yaml"
 
 
@@ -74,6 +77,7 @@ class Catalog(Struct, frozen=True):
     vocabulary: Vocabulary
     policy: Policy
     calendar: Calendar
+    mapping: PlatformMapping
     tests: Mapping[str, RuleTest]
     hash: str
     files: Mapping[str, str]
@@ -111,6 +115,7 @@ class _Builder:
         self.are_profiles_whole = True
         self.policy: Policy | None = None
         self.calendar: Calendar | None = None
+        self.mapping: PlatformMapping | None = None
 
     def build(self) -> Catalog:
         for path in sorted(self.files):
@@ -123,10 +128,11 @@ class _Builder:
         self._read_vocabulary()
         self._read_categories()
         self._read_governance()
+        self._read_mapping()
         self._read_profiles()
         rules, tests = self._read_rules()
-        vocabulary, policy, calendar = self.vocabulary, self.policy, self.calendar
-        if self.problems or vocabulary is None or policy is None or calendar is None:
+        vocabulary, policy, calendar, mapping = self.vocabulary, self.policy, self.calendar, self.mapping
+        if self.problems or vocabulary is None or policy is None or calendar is None or mapping is None:
             raise CatalogError(self.problems)
         return Catalog(
             MappingProxyType(self.profiles),
@@ -136,6 +142,7 @@ class _Builder:
             vocabulary,
             policy,
             calendar,
+            mapping,
             MappingProxyType(tests),
             hash_files(self.files),
             MappingProxyType(self.files),
@@ -186,6 +193,13 @@ class _Builder:
             self.policy = make_policy(document, form, self.problems)
             if days is not None and days_form is not None:
                 self.calendar = make_calendar(days, days_form, tuple(form.working_hours), self.problems)
+
+    def _read_mapping(self) -> None:
+        document = self._single(PLATFORM, "the central platform's codes and words")
+        form, problems = read_form(document, PlatformForm) if document is not None else (None, [])
+        self.problems.extend(problems)
+        if document is not None and form is not None:
+            self.mapping = make_mapping(document, form, self.categories, self.problems)
 
     def _single(self, path: str, content: str) -> Document | None:
         if path not in self.files:

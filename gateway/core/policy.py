@@ -39,3 +39,13 @@ class Policy(Struct, frozen=True):
     flap_times: int
     flap_window: int
     life_safety_silence: int
+
+
+class PlatformMapping(Struct, frozen=True):
+    """How the central platform calls our states, levels and categories, and its words for our moves (``actions``: its
+    word → our verb)."""
+
+    states: Mapping[str, str]
+    levels: Mapping[str, str]
+    categories: Mapping[str, str]
+    actions: Mapping[str, str]

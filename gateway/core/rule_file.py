@@ -12,7 +12,15 @@ from typing import Final
 
 from msgspec import Struct
 
-from gateway.core.authoring import CategoriesForm, GovernanceForm, HolidaysForm, RuleForm, ScheduleForm, suggest
+from gateway.core.authoring import (
+    CategoriesForm,
+    GovernanceForm,
+    HolidaysForm,
+    PlatformForm,
+    RuleForm,
+    ScheduleForm,
+    suggest,
+)
 from gateway.core.condition import (
     All,
     Any,
@@ -38,7 +46,8 @@ from gateway.core.condition import (
 )
 from gateway.core.document import Document, Path, Problem
 from gateway.core.model import Level, Sort
-from gateway.core.policy import STEPS, Policy
+from gateway.core.moves import VERBS, State
+from gateway.core.policy import STEPS, PlatformMapping, Policy
 from gateway.core.profile import EventSpec, FieldSpec, FieldType, Profile, ReadingSpec
 from gateway.core.rule import Response, Rule, Schedule, ScopeKind, Status
 from gateway.core.worktime import Calendar, Limit
@@ -147,6 +156,35 @@ def make_policy(document: Document, form: GovernanceForm, problems: list[Problem
         form.flapping.window,
         form.life_safety_silence,
     )
+
+
+def make_mapping(
+    document: Document, form: PlatformForm, categories: Mapping[str, Category] | None, problems: list[Problem]
+) -> PlatformMapping:
+    """How the central platform calls things. Every state and level has its code, every action is a move."""
+    for state in State:
+        if state not in form.states:
+            what, mend = f"state {state} has no code", f"add {state}: and the platform's code"
+            problems.append(document.problem(("states",), "missing-key", what, mend))
+    problems.extend(
+        document.problem(("states", word), "unknown-state", f"there is no state {word}", suggest(word, State))
+        for word in form.states
+        if word not in set(State)
+    )
+    for level in Level:
+        if level not in form.levels:
+            what, mend = f"level {level} has no code", f"add {level}: and the platform's code"
+            problems.append(document.problem(("levels",), "missing-key", what, mend))
+    for code in form.categories:
+        if categories is not None and code not in categories:
+            what, mend = f"there is no category {code}", suggest(code, categories)
+            problems.append(document.problem(("categories", code), "unknown-category", what, mend))
+    for word, verb in form.actions.items():
+        if verb not in VERBS:
+            what, mend = f"{verb} is no move", suggest(verb, VERBS)
+            problems.append(document.problem(("actions", word), "unknown-move", what, mend))
+    levels = {str(level): code for level, code in form.levels.items()}
+    return PlatformMapping(form.states, levels, form.categories, form.actions)
 
 
 def make_calendar(document: Document, form: HolidaysForm, hours: HoursOfDay, problems: list[Problem]) -> Calendar:

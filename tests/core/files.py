@@ -64,6 +64,14 @@ off: [2026-10-01, 2026-10-02, 2026-10-05]
 made_up: [2026-10-10]
 """
 
+PLATFORM: Final = """\
+states:
+  {reported: "1", filed: "2", dispatched: "3", handling: "4", fed_back: "5", verified: "6", closed: "7", rated: "8",
+   parked: "9", merged: "10", false_alarm: "11"}
+levels: {normal: "3", urgent: "2", critical: "1"}
+actions: {accepted: accept}
+"""
+
 SMOKE: Final = """\
 id: nb-smoke
 kind: smoke
@@ -217,6 +225,7 @@ SOUND: Final = {
     "rules/categories.yaml": CATEGORIES,
     "rules/governance.yaml": GOVERNANCE,
     "rules/holidays.yaml": HOLIDAYS,
+    "rules/platform.yaml": PLATFORM,
     "rules/fire/smoke-persists.yaml": SMOKE_RULE,
     "rules/fire/smoke-persists.test.yaml": SMOKE_TEST,
     "rules/sos/pressed.yaml": PRESS_RULE,

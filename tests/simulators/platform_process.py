@@ -17,8 +17,9 @@ KEY = "an-example-key-of-at-least-32-bytes"
 class PlatformProcess:
     """A running reference platform. Its store stands in ``directory`` and outlives a kill."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, callback: str | None = None) -> None:
         self._directory = directory
+        self._callback = callback
         self._key_file = directory / "platform.key"
         self._key_file.write_text(KEY + "\n")
         self.start()
@@ -30,10 +31,11 @@ class PlatformProcess:
             "platform",
             f"--store={self._directory / 'platform.sqlite'}",
             f"--key-file={self._key_file}",
+            *([] if self._callback is None else [f"--callback={self._callback}"]),
             log=self._directory / "platform.log",
         )
         self.url = self._process.wait_for_line(r"^listening on (http://127\.0\.0\.1:\d+)$")[1]
-        self._client = httpx.Client(base_url=self.url, trust_env=False, timeout=10)
+        self._client = httpx.Client(base_url=self.url, trust_env=False, timeout=60)
 
     @property
     def events_url(self) -> str:
@@ -46,6 +48,12 @@ class PlatformProcess:
 
     def post(self, path: str, content: bytes, headers: dict[str, str] | httpx.Headers) -> httpx.Response:
         return self._client.post(path, content=content, headers=headers)
+
+    def act(self, incident: str, action: str, user: str, **more: object) -> dict[str, Any]:
+        """Somebody here acts on an incident; the id, status and answer of the callback."""
+        response = self._client.post(f"/incidents/{incident}/actions", json={"action": action, "user": user, **more})
+        response.raise_for_status()
+        return dict(response.json())
 
     def fail(self, **fault: object) -> None:
         response = self._client.post("/faults", json=fault)

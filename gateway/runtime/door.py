@@ -1,0 +1,242 @@
+"""The door: how another process (the console, the platform's callbacks) brings an event in, and gets its answer.
+
+A Unix socket in the gateway's data folder, for its own user alone. A frame is four bytes of length (big endian) and
+JSON: ``{community, event_id, event}`` in, ``{answer}`` or ``{error}`` back, after the commit. Whoever gets no answer
+asks again with the same ``event_id``: what is in the journal already is answered ``repeat`` and changes nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Final
+
+import msgspec
+from msgspec import Struct
+
+from gateway.core.model import ListChange, OperatorAction, Override, Press, RegistryChange, SilenceChange
+from gateway.errors import GatewayError
+from gateway.runtime.faults import pass_point
+
+log = logging.getLogger(__name__)
+
+SOCKET: Final = "door.sock"
+FRAME_LIMIT: Final = 4 * 1024 * 1024
+CONNECTIONS: Final = 64
+PATH_LIMIT: Final = 100
+"""Bytes: a socket's address has room for 108; a longer path is reached by its folder's descriptor."""
+
+AGAIN_S: Final = 0.2
+
+Entering = Press | OperatorAction | SilenceChange | Override | RegistryChange | ListChange
+"""What may come in by the door."""
+
+
+class Request(Struct, frozen=True):
+    """``event_id`` is unique for ever: whoever asks makes it."""
+
+    community: str
+    event_id: str
+    event: Entering
+
+
+class Reply(Struct, frozen=True, omit_defaults=True):
+    """``answer`` is the engine's (``done``, ``repeat``, or the reason for which it refused); ``error`` says that the
+    request came to nothing (``unknown-community``, ``not-a-request``, ``busy``)."""
+
+    answer: str = ""
+    error: str = ""
+
+
+class DoorClosed(Exception):
+    """The gateway is not there, or did not answer in time. What was asked may yet have happened: ask again with the
+    same event id."""
+
+
+class DoorRefused(Exception):
+    """The request itself is wrong; asking again changes nothing. ``str()`` is the code."""
+
+
+_requests: Final = msgspec.json.Decoder(Request)
+_replies: Final = msgspec.json.Decoder(Reply)
+_encode: Final = msgspec.json.encode
+
+Submit = Callable[[str, Entering, str], Awaitable[str]]
+
+
+class DoorServer:
+    """The gateway's side. ``submit`` is the pipeline's."""
+
+    def __init__(self, path: Path, submit: Submit) -> None:
+        self._path = path
+        self._submit = submit
+        self._open = 0
+        self._server: asyncio.Server | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> None:
+        """Opens the door. Raises GatewayError where no socket can be."""
+        with contextlib.suppress(FileNotFoundError):
+            self._path.unlink()
+        before = os.umask(0o177)
+        try:
+            with _shorten(self._path) as address:
+                self._server = await asyncio.start_unix_server(self._meet, address)
+        except OSError as error:
+            raise GatewayError(
+                "door", f"cannot open it: {error.strerror}", str(self._path), "use a folder that may be written"
+            ) from error
+        finally:
+            os.umask(before)
+
+    async def stop(self) -> None:
+        """Closes the door, also for those who stand in it."""
+        if self._server is not None:
+            self._server.close()
+        for task in list(self._tasks):
+            task.cancel()
+        with contextlib.suppress(OSError):
+            self._path.unlink()
+
+    async def _meet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        if task is not None:
+            self._tasks.add(task)
+        self._open += 1
+        try:
+            if self._open > CONNECTIONS:
+                await _write(writer, Reply(error="busy"))
+                return
+            while (frame := await _read(reader)) is not None:
+                await _write(writer, await self._answer(frame))
+        except (ConnectionError, _NoFrame) as error:
+            log.info("the door: a connection ended: %s", error)
+        except asyncio.CancelledError:
+            log.debug("the door was closed")  # asyncio's streams would log a cancelled task as a fault
+        finally:
+            self._open -= 1
+            if task is not None:
+                self._tasks.discard(task)
+            writer.close()
+
+    async def _answer(self, frame: bytes) -> Reply:
+        try:
+            request = _requests.decode(frame)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            log.warning("the door: no request: %s", error)
+            return Reply(error="not-a-request")
+        try:
+            answer = await self._submit(request.community, request.event, request.event_id)
+        except LookupError:
+            return Reply(error="unknown-community")
+        pass_point("before-answering")
+        return Reply(answer=answer)
+
+
+class DoorClient:
+    """The other side. Any number of tasks may ask at once; each has a connection of its own, kept for the next."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
+
+    async def submit(self, community: str, event: Entering, event_id: str, timeout_s: float = 10.0) -> str:
+        """The engine's answer. Asks again until ``timeout_s`` is over; then DoorClosed. Raises DoorRefused."""
+        frame = _encode(Request(community, event_id, event))
+        try:
+            async with asyncio.timeout(timeout_s):
+                while True:
+                    try:
+                        return await self._ask(frame)
+                    except (OSError, EOFError, _NoFrame):
+                        await asyncio.sleep(AGAIN_S)
+        except TimeoutError:
+            raise DoorClosed(f"the gateway did not answer within {timeout_s:g} s") from None
+
+    async def is_open(self) -> bool:
+        """Whether somebody stands behind it."""
+        try:
+            _, writer = await self._connect()
+        except OSError:
+            return False
+        writer.close()
+        return True
+
+    async def close(self) -> None:
+        """Ends the connections."""
+        while self._idle:
+            self._idle.pop()[1].close()
+
+    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        with _shorten(self._path) as address:
+            return await asyncio.open_unix_connection(address)
+
+    async def _ask(self, frame: bytes) -> str:
+        connection = self._idle.pop() if self._idle else await self._connect()
+        reader, writer = connection
+        is_good = False
+        try:
+            writer.write(len(frame).to_bytes(4, "big") + frame)
+            await writer.drain()
+            answer = await _read(reader)
+            if answer is None:
+                raise EOFError
+            reply = _decode_reply(answer)
+            is_good = True
+        finally:
+            if is_good:
+                self._idle.append(connection)
+            else:
+                writer.close()
+        if reply.error == "busy":
+            raise EOFError
+        if reply.error:
+            raise DoorRefused(reply.error)
+        return reply.answer
+
+
+@contextlib.contextmanager
+def _shorten(path: Path) -> Iterator[str]:
+    """An address of the socket that is short enough: the folder of a long path is named by its open descriptor."""
+    if len(os.fsencode(path)) <= PATH_LIMIT:
+        yield str(path)
+        return
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield f"/proc/self/fd/{folder}/{path.name}"
+    finally:
+        os.close(folder)
+
+
+class _NoFrame(Exception):
+    """What came is no frame."""
+
+
+def _decode_reply(frame: bytes) -> Reply:
+    try:
+        return _replies.decode(frame)
+    except msgspec.MsgspecError as error:
+        raise _NoFrame(str(error)) from error
+
+
+async def _read(reader: asyncio.StreamReader) -> bytes | None:
+    """The next frame; None at the end."""
+    try:
+        length = int.from_bytes(await reader.readexactly(4), "big")
+        if not 0 < length <= FRAME_LIMIT:
+            raise _NoFrame(f"a frame of {length} bytes")
+        return await reader.readexactly(length)
+    except asyncio.IncompleteReadError as error:
+        if error.partial:
+            raise _NoFrame("a torn frame") from error
+        return None
+
+
+async def _write(writer: asyncio.StreamWriter, reply: Reply) -> None:
+    frame = _encode(reply)
+    writer.write(len(frame).to_bytes(4, "big") + frame)
+    await writer.drain()
