@@ -18,9 +18,10 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
-from gateway.core.model import ListChange, OperatorAction, Override, Press, RegistryChange, SilenceChange
+from gateway.core.model import ListChange, OperatorAction, Override, Press, RegistryChange, SilenceChange, Told
 from gateway.errors import GatewayError
 from gateway.runtime.faults import pass_point
+from gateway.runtime.ports import STOPPING, UNFIT
 
 log = logging.getLogger(__name__)
 
@@ -32,8 +33,8 @@ PATH_LIMIT: Final = 100
 
 AGAIN_S: Final = 0.2
 
-Entering = Press | OperatorAction | SilenceChange | Override | RegistryChange | ListChange
-"""What may come in by the door."""
+Entering = Press | OperatorAction | SilenceChange | Override | RegistryChange | ListChange | Told
+"""What may come in by the door. (`Told` is a line of `reconcile`'s.)"""
 
 
 class Request(Struct, frozen=True):
@@ -46,7 +47,7 @@ class Request(Struct, frozen=True):
 
 class Reply(Struct, frozen=True, omit_defaults=True):
     """``answer`` is the engine's (``done``, ``repeat``, or the reason for which it refused); ``error`` says that the
-    request came to nothing (``unknown-community``, ``not-a-request``, ``busy``)."""
+    request came to nothing (``unknown-community``, ``not-a-request``, ``unfit``, or ``busy``: ask again)."""
 
     answer: str = ""
     error: str = ""
@@ -75,6 +76,7 @@ class DoorServer:
         self._path = path
         self._submit = submit
         self._open = 0
+        self._inode = 0
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -92,15 +94,20 @@ class DoorServer:
             ) from error
         finally:
             os.umask(before)
+        self._inode = self._path.stat().st_ino
 
     async def stop(self) -> None:
         """Closes the door, also for those who stand in it."""
         if self._server is not None:
             self._server.close()
-        for task in list(self._tasks):
+        tasks = list(self._tasks)
+        for task in tasks:
             task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         with contextlib.suppress(OSError):
-            self._path.unlink()
+            # Another gateway may have opened its own door there meanwhile.
+            if self._path.stat().st_ino == self._inode:
+                self._path.unlink()
 
     async def _meet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -121,7 +128,7 @@ class DoorServer:
             self._open -= 1
             if task is not None:
                 self._tasks.discard(task)
-            writer.close()
+            await _close(writer)
 
     async def _answer(self, frame: bytes) -> Reply:
         try:
@@ -134,6 +141,12 @@ class DoorServer:
         except LookupError:
             return Reply(error="unknown-community")
         pass_point("before-answering")
+        if answer == STOPPING:
+            return Reply(error="busy")
+        if answer == "unknown-community":
+            return Reply(error=answer)
+        if answer.startswith(UNFIT):
+            return Reply(error="unfit")
         return Reply(answer=answer)
 
 
@@ -163,13 +176,13 @@ class DoorClient:
             _, writer = await self._connect()
         except OSError:
             return False
-        writer.close()
+        await _close(writer)
         return True
 
     async def close(self) -> None:
         """Ends the connections."""
         while self._idle:
-            self._idle.pop()[1].close()
+            await _close(self._idle.pop()[1])
 
     async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         with _shorten(self._path) as address:
@@ -240,3 +253,9 @@ async def _write(writer: asyncio.StreamWriter, reply: Reply) -> None:
     frame = _encode(reply)
     writer.write(len(frame).to_bytes(4, "big") + frame)
     await writer.drain()
+
+
+async def _close(writer: asyncio.StreamWriter) -> None:
+    writer.close()
+    with contextlib.suppress(OSError):
+        await writer.wait_closed()

@@ -36,6 +36,8 @@ from gateway.runtime.faults import pass_point
 from gateway.runtime.journal import JournalFault, Stored
 from gateway.runtime.plates import PlateSeal
 from gateway.runtime.ports import (
+    STOPPING,
+    UNFIT,
     Arrived,
     Batch,
     Claim,
@@ -251,7 +253,7 @@ class Pipeline:
             watching.cancel()
             await asyncio.gather(watching, return_exceptions=True)
             for item in self._submitted:
-                _answer(item, "the gateway is stopping; ask again")
+                _answer(item, STOPPING)
 
     async def _run(self) -> None:
         committing: asyncio.Task[Failure | None] | None = None
@@ -714,7 +716,7 @@ class Pipeline:
         cursor, in a transaction of its own. In the alarm lane it becomes an operator's incident."""
         reason = "commit-refused" if isinstance(error, CommitRefused) else "not-fed"
         log.error("a single item cannot be taken in, %s: %s", reason, error)
-        _answer(item, f"the gateway cannot take it in: {error}")
+        _answer(item, f"{UNFIT}: {error}")
         if item.arrived is None:
             return
         work = self._new_work()

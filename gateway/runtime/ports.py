@@ -8,12 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from enum import StrEnum
-from typing import Protocol
+from typing import Final, Protocol
 
 from msgspec import Struct
 
 from gateway.core.model import Community, Device, Effect, Grid, Incident, Notify, Responsible, Step
 from gateway.wire import Status
+
+STOPPING: Final = "the gateway is stopping; ask again"
+UNFIT: Final = "the gateway cannot take it in"
+"""Answers to what was submitted that are none of the engine's: nothing was written. ``UNFIT`` goes on with why."""
 
 
 class LedgerDown(Exception):

@@ -2,53 +2,77 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 from collections.abc import Mapping, Sequence
-from datetime import datetime
-from typing import Annotated, Final, Literal
+from typing import Final
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from fastapi import APIRouter, Request
 
-from gateway.core.model import OperatorAction, Role
+from gateway.core.model import Incident, OperatorAction
+from gateway.runtime.callbacks import (
+    BadCallback,
+    Callback,
+    check_time,
+    find_overtaking,
+    has_moved,
+    make_action,
+    read_callback,
+)
+from gateway.runtime.door import DoorClient, DoorClosed, DoorRefused
+from gateway.runtime.ports import Clock, Ledger, LedgerDown
 from gateway.web.problems import Problem
 
-TYPE: Final = "cn.jimo.platform.action.v1"
 SIGNATURE_HEADER: Final = "Gateway-Signature"
-BODY_LIMIT: Final = 256 * 1024
-
-ShortText = Annotated[str, Field(min_length=1, max_length=200)]
+RETRY: Final = {"Retry-After": "5"}
 
 
-class Act(BaseModel):
-    """``data`` of the event: who did what to which incident. ``action`` is the platform's word; times are RFC 3339."""
+def route_callbacks(
+    ledger: Ledger, door: DoorClient, verbs: Mapping[str, str], keys: Sequence[bytes], clock: Clock
+) -> APIRouter:
+    """The way in for the platform. ``verbs``: its word → our move; each of ``keys`` is good; ``clock`` is real time."""
+    router = APIRouter()
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    @router.post("/platform/callbacks")
+    async def take_callback(request: Request) -> dict[str, str]:
+        """An act of the platform's people on an incident: done, or in words why not."""
+        body = await request.body()
+        if not is_signed(request.headers.get(SIGNATURE_HEADER, ""), body, keys):
+            raise Problem(401, "wrong-signature", f"{SIGNATURE_HEADER} must be v1= and the HMAC-SHA256 of the body")
+        try:
+            callback = read_callback(body)
+            check_time(callback, clock())
+            action = make_action(callback, verbs)
+        except BadCallback as error:
+            raise Problem(422, error.code, str(error)) from error
+        try:
+            answer, incident = await _enter(callback, action)
+        except (DoorClosed, LedgerDown) as error:
+            raise Problem(503, "gateway-away", "the gateway cannot be reached; send it again", headers=RETRY) from error
+        except DoorRefused as error:
+            if str(error) != "unknown-community":
+                raise Problem(422, str(error), "the gateway cannot take it in; its log says why") from error
+            raise Problem(503, str(error), "the gateway does not hold this community now", headers=RETRY) from error
+        if answer not in ("done", "repeat"):
+            raise Problem(409, "conflict", answer, id=callback.id, state=incident.state, revision=incident.revision)
+        return {"id": callback.id, "answer": answer}
 
-    incident: ShortText
-    action: ShortText
-    user: ShortText
-    reason: Annotated[str, Field(max_length=1000)] = ""
-    grid: Annotated[str, Field(pattern=r"^[0-9]{0,20}$")] = ""
-    body: Annotated[str, Field(max_length=48)] = ""
-    into: Annotated[str, Field(max_length=64)] = ""
-    until: datetime | None = None
-    score: Annotated[int, Field(ge=1, le=5)] | None = None
-    revision: Annotated[int, Field(ge=1)] | None = None
+    async def _enter(callback: Callback, action: OperatorAction) -> tuple[str, Incident]:
+        """The answer, and for a refusal the incident as it stands."""
+        incident = await asyncio.to_thread(ledger.incident, action.incident)
+        if incident is None:
+            raise Problem(404, "unknown-incident", "no incident of this id was ever opened here")
+        overtaken = find_overtaking(incident, callback)
+        if overtaken is not None and await asyncio.to_thread(ledger.find_event, action.id) is None:
+            return overtaken, incident
+        answer = await door.submit(incident.community, action, action.id)
+        incident = await asyncio.to_thread(ledger.incident, action.incident) or incident
+        if answer == "repeat" and not has_moved(incident, action):
+            return "it was refused when it came first", incident
+        return answer, incident
 
-
-class Callback(BaseModel):
-    """A CloudEvent 1.0 in structured mode; extension attributes are allowed, as the standard wants it."""
-
-    model_config = ConfigDict(extra="allow", frozen=True)
-
-    specversion: Literal["1.0"]
-    id: Annotated[str, Field(min_length=1, max_length=200)]
-    source: ShortText
-    type: Literal["cn.jimo.platform.action.v1"]
-    subject: ShortText
-    time: datetime
-    data: Act
+    return router
 
 
 def is_signed(header: str, body: bytes, keys: Sequence[bytes]) -> bool:
@@ -56,40 +80,3 @@ def is_signed(header: str, body: bytes, keys: Sequence[bytes]) -> bool:
     given = [part.strip().removeprefix("v1=").encode() for part in header.split(",") if part.strip().startswith("v1=")]
     made = [hmac.new(key, body, hashlib.sha256).hexdigest().encode() for key in keys]
     return any(hmac.compare_digest(one, other) for one in given for other in made)
-
-
-def read_callback(body: bytes) -> Callback:
-    """The callback in this body. Raises Problem 422 with the field that is wrong."""
-    try:
-        callback = Callback.model_validate_json(body)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the body"
-        raise Problem(422, "not-a-callback", f"{where}: {first['msg']}") from None
-    if callback.subject != callback.data.incident:
-        raise Problem(422, "wrong-subject", "subject must be data.incident")
-    return callback
-
-
-def make_action(callback: Callback, verbs: Mapping[str, str]) -> OperatorAction:
-    """The move that the platform's word stands for. Raises Problem 422 for a word that rules/platform.yaml lacks."""
-    act = callback.data
-    verb = verbs.get(act.action)
-    if verb is None:
-        raise Problem(
-            422, "unknown-action", f"{act.action} is none of {', '.join(sorted(verbs))} (rules/platform.yaml)"
-        )
-    return OperatorAction(
-        f"platform/{callback.id}",
-        f"platform:{act.user}",
-        act.incident,
-        verb,
-        act.reason,
-        Role.PLATFORM,
-        act.grid,
-        None if act.until is None else round(act.until.timestamp() * 1000),
-        act.body,
-        act.into,
-        act.score,
-        act.revision,
-    )

@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import httpx
@@ -172,7 +173,7 @@ def test_a_callback_that_is_wrong_is_refused_by_name(stage: Stage, desk: Desk, s
         "source": "/platform",
         "type": "cn.jimo.platform.action.v1",
         "subject": id,
-        "time": "2026-11-23T12:00:00Z",
+        "time": datetime.now(UTC).isoformat(),
         "data": data,
     }
     good = json.dumps(event, separators=(",", ":"))

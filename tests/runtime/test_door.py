@@ -12,6 +12,7 @@ import pytest
 
 from gateway.core.model import OperatorAction
 from gateway.runtime.door import FRAME_LIMIT, DoorClient, DoorClosed, DoorRefused, DoorServer, Entering
+from gateway.runtime.ports import STOPPING, UNFIT
 
 ACTION = OperatorAction("a1", "wang", "incident-1", "accept")
 
@@ -22,9 +23,13 @@ class Gateway:
     def __init__(self) -> None:
         self.had: dict[str, Entering] = {}
         self.pause_s = 0.0
+        self.says: list[str] = []
+        """What it answers first, instead."""
 
     async def submit(self, community: str, event: Entering, event_id: str) -> str:
         await asyncio.sleep(self.pause_s)
+        if self.says:
+            return self.says.pop(0)
         if community != "c001":
             raise LookupError(community)
         if event_id in self.had:
@@ -121,3 +126,35 @@ async def test_who_asks_while_the_gateway_starts_again_gets_the_answer(door: Doo
     assert await asking == "done"
     await client.close()
     await again.stop()
+
+
+async def test_who_asks_a_gateway_that_is_stopping_asks_again(door: Door) -> None:
+    gateway, _, path = door
+    gateway.says = [STOPPING, STOPPING]
+    client = DoorClient(path)
+    assert await client.submit("c001", ACTION, "e1") == "done"
+    await client.close()
+
+
+@pytest.mark.parametrize(("says", "code"), [(f"{UNFIT}: no database holds it", "unfit"), ("unknown-community",) * 2])
+async def test_what_nobody_took_in_is_no_answer_of_the_engines(door: Door, says: str, code: str) -> None:
+    gateway, _, path = door
+    gateway.says = [says]
+    client = DoorClient(path)
+    with pytest.raises(DoorRefused, match=f"^{code}$"):
+        await client.submit("c001", ACTION, "e1")
+    await client.close()
+
+
+async def test_a_gateway_that_stops_leaves_the_door_of_the_next_one(door: Door) -> None:
+    gateway, server, path = door
+    another = Gateway()
+    successor = DoorServer(path, another.submit)
+    await successor.start()
+    await server.stop()
+    client = DoorClient(path)
+    assert await client.submit("c001", ACTION, "e1") == "done"
+    assert (list(gateway.had), list(another.had)) == ([], ["e1"])
+    await client.close()
+    await successor.stop()
+    assert not path.exists()
