@@ -30,6 +30,7 @@ from rich.text import Text
 
 from simulators.agents import AgentSource, give_addresses, is_unhurried, start_agents
 from simulators.district import COMMUNITIES, District, generate, write
+from simulators.handlers import Handlers, tell_stages
 from simulators.player import PlayClock, Player, Tally
 from simulators.processes import ProgramEnded, Programs, read_incidents, running, stop_on_signal
 from simulators.scenario import Instance, Plan, compose, read_scenarios
@@ -165,11 +166,14 @@ async def _set_up(
         passwords = await programs.register(file, still)
         lead_s = max(LEAST_LEAD_S, time.perf_counter() - begun) + AGENT_LEAD_S * len(chosen)
     with _stage(console, "starting the reference platform"):
-        platform = await programs.start_platform()
+        port = programs.free_port()
+        platform = await programs.start_platform(f"http://127.0.0.1:{port}/platform/callbacks")
     # The clock runs up to the hour while everything starts, so that no heartbeat runs out meanwhile.
     clock = PlayClock(speed, _real_ms() + round(lead_s * 1000), START_MS)
     with _stage(console, "starting broker and gateway"):
-        broker = await programs.start_gateway(platform, {"SCG_CLOCK__ANCHOR_REAL": str(clock.anchor_real)})
+        now = {"SCG_CLOCK__ANCHOR_REAL": str(clock.anchor_real)}
+        broker = await programs.start_gateway(platform, now)
+        await programs.start_web(port, now)
     player = Player(district, clock, seed, secrets.token_hex(3), dict.fromkeys(chosen, AgentSource))
     tasks: list[asyncio.Task[None]] = []
     try:
@@ -208,8 +212,12 @@ class _Demo:
         self._plan = plan
         self._clock = clock
         self._player = player
-        self._tasks = [*tasks, asyncio.create_task(self._read_stored())]
         self._stored: list[Mapping[str, Any]] = []
+        self._handlers = Handlers(self._client, clock.now, lambda: self._stored, seed)
+        self._working = asyncio.create_task(self._handlers.run())
+        self._tasks = [*tasks, asyncio.create_task(self._read_stored()), self._working]
+        self._stages = ""
+        self._notices: dict[str, int] = {}
         self._causes: list[Instance] = []
         self._near_misses = 0
 
@@ -243,8 +251,13 @@ class _Demo:
             show = self._shower(view)
             await player.play(until, show)
             view.stage = "draining"
+            self._stages = tell_stages(self._stored)
+            self._notices = dict(self._programs.stats.get("notices", {}))
             if is_last:
                 await player.drain(DRAIN_S, show)
+                self._working.cancel()
+                view.stage = "finishing"
+                await self._handlers.finish()
                 await self._settle(show)
             else:
                 await player.play(until + BETWEEN_MS, show)
@@ -322,10 +335,12 @@ class _Demo:
                 "报警到回执 alarm to receipt",
                 f"p50 {outcome.p50_ms} ms, p99 {outcome.p99_ms} ms (real time), {tally.resent} sent again",
             ),
+            ("办理 handling at the end of the hour", self._stages),
+            ("平台回传 acts by callback", _tell(self._handlers.answers)),
             ("不可信值 values not believed", _tell(stats.get("rejected", {}))),
             ("隔离消息 quarantined", _tell(stats.get("quarantined", {}))),
             ("设备指令 commands", _tell(stats.get("commands", {}))),
-            ("维护通知 maintenance notices", _tell(stats.get("notices", {}))),
+            ("维护通知 maintenance notices", _tell(self._notices)),
         ]
         for name, value in rows:
             table.add_row(name, value)

@@ -63,12 +63,14 @@ class Programs:
             raise ProgramEnded(self._last_words("register"))
         return dict(json.loads(passwords.read_text()))
 
-    async def start_platform(self) -> str:
-        """Starts the reference platform. Returns its address."""
+    async def start_platform(self, callback: str | None = None) -> str:
+        """Starts the reference platform, whose people act at ``callback``. Returns its address."""
         self._key.touch(0o600)
         self._key.write_text(secrets.token_hex(32))
         store = self.folder / "platform.db"
         arguments = ["-m", "simulators", "platform", "--store", str(store), "--key-file", str(self._key)]
+        if callback is not None:
+            arguments += ["--callback", callback]
         process = await self._spawn("platform", arguments, {})
         line = await self._wait_for(process, "platform", "listening on ")
         self._readers.append(asyncio.create_task(self._read_on(process)))
@@ -84,6 +86,13 @@ class Programs:
         ready = json.loads(await self._wait_for(process, "gateway", '"event": "ready"'))
         self._readers.append(asyncio.create_task(self._read_on(process)))
         return str(ready["broker"])
+
+    async def start_web(self, port: int, settings: Mapping[str, str]) -> None:
+        """Starts the gateway's web process on a port of loopback."""
+        own = {"SCG_WEB__PORT": str(port), "SCG_WEB__PLATFORM_KEYS": str(self._key)}
+        process = await self._spawn("web", ["-m", "gateway", "web"], self._settings | own | dict(settings))
+        await self._wait_for(process, "web", '"event": "ready"')
+        self._readers.append(asyncio.create_task(self._read_on(process)))
 
     async def start_agent(self, source: str, config: Path) -> None:
         """Starts an edge agent."""
