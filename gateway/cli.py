@@ -19,7 +19,7 @@ from gateway import assembly
 from gateway.errors import GatewayError
 from gateway.runtime import checks
 from gateway.runtime.catalog_files import read_catalog
-from gateway.runtime.explaining import explain_device
+from gateway.runtime.explaining import explain_device, explain_incident
 from gateway.runtime.holidays import render_holidays
 from gateway.runtime.moves_page import render_moves
 from gateway.runtime.ports import LedgerDown
@@ -139,16 +139,24 @@ def register_district(
 
 @app.command()
 def explain(
-    device: Annotated[str, typer.Option(help="the device's id")],
+    device: Annotated[str, typer.Option(help="the device's id")] = "",
+    incident: Annotated[str, typer.Option(help="an incident's id, instead of a device")] = "",
     at: Annotated[str, typer.Option(help="local time, such as 2026-11-23T20:15:00, or now")] = "now",
     config: ConfigOption = None,
 ) -> None:
-    """Say for each rule that looks at a device what it saw, which leaf held or not, and what followed."""
+    """Say for each rule that looks at a device what it saw, which leaf held or not, and what followed; or tell an
+    incident: its signals, who did what, each deadline with its arithmetic, and what it swallowed."""
+    if bool(device) == bool(incident):
+        raise typer.BadParameter("give --device or --incident")
     settings = read_settings(config)
     moment = assembly.open_clock(settings)() if at == "now" else parse_time(at)
     catalog = read_catalog(settings.profiles, settings.rules)
     ledger = assembly.open_migrated_ledger(settings)
-    for line in explain_device(ledger, catalog, assembly.open_catalogs(ledger, catalog), device, moment):
+    if incident:
+        lines = explain_incident(ledger, catalog, incident)
+    else:
+        lines = explain_device(ledger, catalog, assembly.open_catalogs(ledger, catalog), device, moment)
+    for line in lines:
         typer.echo(line)
     ledger.close()
 

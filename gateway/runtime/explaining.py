@@ -51,6 +51,30 @@ def explain_device(
             yield f"    then nothing changed for {show_duration(followed_ms)}"
 
 
+def explain_incident(ledger: Ledger, catalog: Catalog, id: str) -> Iterator[str]:
+    """Lines for people: an incident's signals, its rule, who did what, each deadline with its arithmetic, and what it
+    swallowed. Raises GatewayError for an id that the ledger does not have."""
+    incident = ledger.incident(id)
+    if incident is None:
+        raise GatewayError("unknown-incident", f"there is no incident {id}", "--incident", "look its id up")
+    rule = catalog.rule(incident.rule)
+    yield f"{incident.number} {incident.title.get('zh', '')} ({incident.level}, {incident.state})"
+    where = f"in grid {incident.grid or 'unknown'}, body {incident.body or 'none'}"
+    yield f"  cause {incident.cause} at {incident.key}, {where}"
+    if rule is not None:
+        yield f"  rule {rule.id}: {rule.title['zh']}" + (f"; {rule.legal}" if rule.legal else "")
+    else:
+        yield f"  rule {incident.rule or 'none: nobody has a rule for it'}"
+    for line in incident.timeline:
+        about = " ".join(part for part in (line.device, line.event and f"[{line.event}]") if part)
+        yield f"  {format_time(line.at)} {line.who} {line.what} {about} {line.why}".replace("  ", " ").rstrip()
+    if incident.due is not None:
+        yield f"  now: {incident.due.step} by {format_time(incident.due.due_at)}, {incident.due.role} of "
+        yield f"       grid {incident.due.grid or 'unknown'}: {incident.due.how}"
+    for member in incident.members:
+        yield f"  swallowed {member.count} times: {member.key} by {member.rule or 'its source'}: {member.why}"
+
+
 def _follow(
     engine: Engine, ledger: Ledger, community: Community, catalogs: Catalogs, after: int, since: int, until: int
 ) -> list[Transition]:

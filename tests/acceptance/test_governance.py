@@ -129,6 +129,12 @@ def test_a_case_is_whistled_from_a_base_grid_to_the_district_and_back(
         "platform:town-sun",
     ]
     assert events_of(stage.incidents())[press] == [id]
+    told = stage.run("explain", "--incident", id).stdout
+    assert f"[{press}]" in told
+    assert "call_back by" in told
+    assert "1min from" in told
+    assert "platform:town-sun whistle" in told
+    assert "no incident nobody" in stage.run("explain", "--incident", "nobody").stderr
 
 
 def test_what_people_did_while_the_gateway_was_dead_counts_once(stage: Stage, desk: Desk, start_agent: Any) -> None:
