@@ -22,6 +22,7 @@ from gateway.adapters.mqtt import BrokerSettings, MqttInbox
 from gateway.adapters.notify import MailNotifier, TextMessageNotifier, WebhookNotifier
 from gateway.adapters.platform import SHORTEST_KEY, HttpPlatform
 from gateway.core.catalog import Catalog, build_catalog
+from gateway.core.worktime import DAY_MS
 from gateway.errors import GatewayError
 from gateway.runtime.catalog_files import read_catalog
 from gateway.runtime.clock import ForwardClock, RunningClock
@@ -30,7 +31,8 @@ from gateway.runtime.notifying import Teller
 from gateway.runtime.outbox import Outbox
 from gateway.runtime.pipeline import Pipeline
 from gateway.runtime.plates import PlateSeal, load_key
-from gateway.runtime.ports import Ledger, Notifier
+from gateway.runtime.ports import Ledger, Notifier, PlatformAway
+from gateway.runtime.reconciling import Difference, Reconciler, Summary
 from gateway.runtime.writer import Catalogs
 from gateway.settings import Settings
 from gateway.web.app import create_app
@@ -136,7 +138,7 @@ def open_platform(settings: Settings, catalog: Catalog) -> HttpPlatform | None:
         )
     key = _read_secret(section.key_file, "platform.key_file").encode()
     try:
-        return HttpPlatform(section.url, key, mapping=catalog.mapping)
+        return HttpPlatform(section.url, key, mapping=catalog.mapping, list_url=section.list_url)
     except ValueError as error:
         raise GatewayError("platform", str(error), "platform.url or platform.key_file", "mend it") from error
 
@@ -265,6 +267,27 @@ async def serve_web(settings: Settings) -> None:
         _say({"event": "ready", "web": f"http://{host}:{port}"})
         await uvicorn.Server(config).serve(sockets=[listening])
     ledger.close()
+
+
+async def reconcile(settings: Settings, days: float, tell: Callable[[Difference], None], *, repair: bool) -> Summary:
+    """Compares the ledger with the central platform's list over the last ``days``, and repairs. Raises GatewayError."""
+    catalog = read_catalog(settings.profiles, settings.rules)
+    platform = open_platform(settings, catalog)
+    if platform is None or settings.platform.list_url is None:
+        what = "url" if platform is None else "list_url"
+        raise GatewayError("no-platform", "there is nothing to compare with", f"platform.{what}", "set it")
+    ledger = open_migrated_ledger(settings)
+    door = DoorClient(settings.door_path)
+    now = open_clock(settings)()
+    try:
+        reconciler = Reconciler(ledger, platform, door, catalog.mapping, tell)
+        return await reconciler.run(now - round(days * DAY_MS), now, repair=repair)
+    except PlatformAway as error:
+        raise GatewayError("platform-away", str(error), settings.platform.list_url, "run it again") from error
+    finally:
+        await door.close()
+        await platform.close()
+        ledger.close()
 
 
 async def _tell_stats(pipeline: Pipeline, ledger: Ledger) -> None:

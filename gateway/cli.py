@@ -23,6 +23,7 @@ from gateway.runtime.explaining import explain_device, explain_incident
 from gateway.runtime.holidays import render_holidays
 from gateway.runtime.moves_page import render_moves
 from gateway.runtime.ports import LedgerDown
+from gateway.runtime.reconciling import Difference
 from gateway.runtime.registrar import read_district, register, write_credentials
 from gateway.runtime.writer import without_collector
 from gateway.settings import read_settings
@@ -209,6 +210,26 @@ def resend(
             "unknown-effect", f"{effect} is not on the dead-letter list", "resend", "see: gateway counts"
         )
     typer.echo(f"{effect} will be sent again")
+
+
+@app.command()
+def reconcile(
+    config: ConfigOption = None,
+    days: Annotated[float, typer.Option("--since", min=0, help="compare what changed in so many days")] = 30,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="repair nothing")] = False,
+) -> None:
+    """Compare with what the central platform holds, and repair. One line for each difference; the last is a JSON
+    summary. Exit status 1 when a difference is left."""
+
+    def tell(found: Difference) -> None:
+        said = ": ".join(part for part in (found.detail, found.repair or "not repaired") if part)
+        line = f"{found.code} {found.incident} {found.number}: ours {found.ours}, theirs {found.theirs}: {said}"
+        # Some of these words are the platform's: they move no cursor of this terminal.
+        typer.echo("".join(char if char.isprintable() else " " for char in line))
+
+    summary = asyncio.run(assembly.reconcile(read_settings(config), days, tell, repair=not dry_run))
+    typer.echo(msgspec.json.encode(summary).decode())
+    raise typer.Exit(1 if summary.left else 0)
 
 
 def parse_time(text: str) -> int:

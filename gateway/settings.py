@@ -42,10 +42,11 @@ class LedgerSection(_Section):
 
 
 class PlatformSection(_Section):
-    """The central platform: its address, and the file that holds the signing key. Without a url nothing is sent, and
-    everything waits in the outbox."""
+    """The central platform: its address, the file that holds the signing key, and the address of its list of what it
+    holds (for `reconcile`). Without a url nothing is sent, and everything waits in the outbox."""
 
     url: str | None = None
+    list_url: str | None = None
     key_file: Path | None = None
 
 

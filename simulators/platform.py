@@ -13,7 +13,8 @@ import socket
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -35,8 +36,33 @@ from gateway.core.model import Incident
 
 EVENT_TYPE: Final = "cn.jimo.gateway.incident.v1"
 ACTION_TYPE: Final = "cn.jimo.platform.action.v1"
-TRIES: Final = 40
-"""A callback that is not answered finally is tried so often, a quarter of a second apart and then ever longer."""
+FIRST_PAUSE_S: Final = 0.25
+LONGEST_PAUSE_S: Final = 2.0
+"""A callback that is not answered finally is sent again after this, and then ever longer, for as long as it takes."""
+
+ANSWER_S: Final = 60.0
+"""Whoever acts here waits so long for the gateway's answer; then the callback goes on without them."""
+
+HELD_BACK_S: Final = 60.0
+"""What is to come out of order waits so long for another act to come before it."""
+
+PAGE: Final = 200
+LEADS_TO: Final = {
+    "accepted": "filed",
+    "dispatched": "dispatched",
+    "arrived": "handling",
+    "resolved": "fed_back",
+    "returned": "dispatched",
+    "verified": "verified",
+    "closed": "closed",
+    "rated": "rated",
+    "false_alarm": "false_alarm",
+    "reopened": "filed",
+    "parked": "parked",
+    "merged": "merged",
+}
+"""Where an act leads to over here, until the gateway has said otherwise; other acts leave the state as it is."""
+
 BODY_LIMIT: Final = 1024 * 1024
 SHORTEST_KEY: Final = 32
 _ATTRIBUTES: Final = ("specversion", "id", "source", "type", "subject", "time", "datacontenttype")
@@ -71,10 +97,22 @@ class Received(Struct, frozen=True):
     revision: int
     community: str
     data: dict[str, Any]
+    state: str = ""
+    """In this platform's code."""
+
+
+class Told(StrEnum):
+    """What became of telling the gateway of an act."""
+
+    WAITING = "waiting"
+    ANSWERED = "answered"
+    DROPPED = "dropped"
+    """Lost on request: nobody tells it, and nobody here knows."""
 
 
 class Store:
-    """Every accepted revision in SQLite, written through to the disk before it is answered for."""
+    """Every accepted revision, and every act of the people here, in SQLite, written through to the disk before it is
+    answered for. ``standing`` is how an incident stands over here: what was told of it last, and acts since."""
 
     def __init__(self, path: Path | str) -> None:
         self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
@@ -85,6 +123,15 @@ class Store:
             "id TEXT NOT NULL UNIQUE, community TEXT NOT NULL, received_at INTEGER NOT NULL, data BLOB NOT NULL, "
             "PRIMARY KEY (incident, revision))"
         )
+        self._connection.execute(
+            "CREATE TABLE IF NOT EXISTS standing (incident TEXT PRIMARY KEY, state TEXT NOT NULL, "
+            "told_state TEXT NOT NULL, updated_at INTEGER NOT NULL)"
+        )
+        self._connection.execute(
+            "CREATE TABLE IF NOT EXISTS act (id TEXT PRIMARY KEY, incident TEXT NOT NULL, at INTEGER NOT NULL, "
+            "event BLOB NOT NULL, told TEXT NOT NULL, status INTEGER NOT NULL)"
+        )
+        self._connection.execute("CREATE INDEX IF NOT EXISTS act_incident ON act (incident)")
 
     def record(self, event: Received, received_at: int) -> Recorded:
         """Records an event in one transaction, or says why there is nothing to record."""
@@ -108,7 +155,82 @@ class Store:
                     msgspec.json.encode(event.data),
                 ),
             )
+            state = event.state or str(event.data.get("state", ""))
+            self._connection.execute(
+                "INSERT OR REPLACE INTO standing (incident, state, told_state, updated_at) VALUES (?, ?, ?, ?)",
+                (event.incident, state, state, received_at),
+            )
             return Recorded.NEW
+
+    def record_act(self, id: str, incident: str, event: bytes, state: str | None, at: int) -> bytes:
+        """Records an act, which leads to ``state`` (None: it stays). The event of this id, the first one's."""
+        with self._connection:
+            self._connection.execute("BEGIN IMMEDIATE")
+            known = self._connection.execute("SELECT event FROM act WHERE id = ?", (id,)).fetchone()
+            if known is not None:
+                return bytes(known[0])
+            self._connection.execute(
+                "INSERT INTO act (id, incident, at, event, told, status) VALUES (?, ?, ?, ?, ?, 0)",
+                (id, incident, at, event, Told.WAITING),
+            )
+            self._connection.execute(
+                "UPDATE standing SET state = coalesce(?, state), updated_at = ? WHERE incident = ?",
+                (state, at, incident),
+            )
+        return event
+
+    def settle_act(self, id: str, told: Told, status: int) -> None:
+        """What became of telling it. What the gateway has refused was not done: its word on the state holds."""
+        with self._connection:
+            self._connection.execute("BEGIN IMMEDIATE")
+            self._connection.execute("UPDATE act SET told = ?, status = ? WHERE id = ?", (told, status, id))
+            if status >= 400:
+                self._connection.execute(
+                    "UPDATE standing SET state = told_state WHERE incident = (SELECT incident FROM act WHERE id = ?)",
+                    (id,),
+                )
+
+    def waiting_acts(self) -> list[tuple[str, str, bytes]]:
+        """The acts that the gateway has not answered for finally, in order: id, incident, event."""
+        return self._connection.execute(
+            "SELECT id, incident, event FROM act WHERE told = ? ORDER BY rowid", (Told.WAITING,)
+        ).fetchall()
+
+    def held(self, since: int, after: str, limit: int) -> list[dict[str, Any]]:
+        """What is held of the incidents that changed here at ``since`` or later, by id, those beyond ``after``."""
+        rows = self._connection.execute(
+            "SELECT incident FROM standing WHERE updated_at >= ? AND incident > ? ORDER BY incident LIMIT ?",
+            (since, after, limit),
+        ).fetchall()
+        return [item for (id,) in rows if (item := self.held_of(id)) is not None]
+
+    def held_of(self, id: str) -> dict[str, Any] | None:
+        """What is held of one incident, in the form of docs/platform.md; None when it never arrived."""
+        row = self._connection.execute(
+            "SELECT revision.revision, standing.state, standing.updated_at, revision.data FROM standing "
+            "JOIN revision ON revision.incident = standing.incident WHERE standing.incident = ? "
+            "ORDER BY revision.revision DESC LIMIT 1",
+            (id,),
+        ).fetchone()
+        if row is None:
+            return None
+        revision, state, updated_at, data = row
+        acts = self._connection.execute("SELECT event FROM act WHERE incident = ? ORDER BY rowid", (id,))
+        return {
+            "id": id,
+            "revision": revision,
+            "state": state,
+            "updated_at": datetime.fromtimestamp(updated_at / 1000, UTC).isoformat(),
+            "data": msgspec.Raw(data),
+            "actions": [msgspec.Raw(event) for (event,) in acts],
+        }
+
+    def lose(self, id: str) -> None:
+        """Forgets one incident, though it was answered for: a disk that broke, a table that was cleaned."""
+        with self._connection:
+            self._connection.execute("DELETE FROM revision WHERE incident = ?", (id,))
+            self._connection.execute("DELETE FROM standing WHERE incident = ?", (id,))
+            self._connection.execute("DELETE FROM act WHERE incident = ?", (id,))
 
     def is_same(self, event: Received) -> bool:
         """Whether the recorded event of this id says the same."""
@@ -147,7 +269,8 @@ class Store:
 
     def clear(self) -> None:
         """Forgets everything, as if nothing had ever arrived."""
-        self._connection.execute("DELETE FROM revision")
+        for table in ("revision", "standing", "act"):
+            self._connection.execute(f"DELETE FROM {table}")  # noqa: S608
 
     def close(self) -> None:
         self._connection.close()
@@ -220,7 +343,15 @@ def read_event(body: bytes, headers: Mapping[str, str]) -> Received:
         raise Refusal(422, "wrong-id", "id must be data.id/data.revision")
     if event["source"] != f"/gateway/{incident.community}":
         raise Refusal(422, "wrong-source", "source must be /gateway/ and data.community")
-    return Received(event["id"], incident.id, incident.revision, incident.community, event["data"])
+    state = event.get("platformstate")
+    return Received(
+        event["id"],
+        incident.id,
+        incident.revision,
+        incident.community,
+        event["data"],
+        state if isinstance(state, str) else incident.state,
+    )
 
 
 def _check_time(text: str) -> None:
@@ -263,6 +394,16 @@ class Fault(BaseModel):
         if (self.mode == "status") != (self.status is not None):
             raise ValueError("give a status with mode status, and with no other")
         return self
+
+
+class CallbackFault(BaseModel):
+    """How the next ``count`` callbacks go wrong: ``dropped`` (the act is recorded, and the gateway never told),
+    ``twice``, or ``out-of-order`` (told after the act that comes next)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    mode: Literal["dropped", "twice", "out-of-order"]
+    count: Annotated[int, Field(ge=1)] = 1
 
 
 class _Faults:
@@ -311,40 +452,95 @@ class Act(BaseModel):
 
 
 class Caller:
-    """Tells the gateway what people do here: signed CloudEvents to one address, until they are answered finally."""
+    """Tells the gateway what people do here: signed CloudEvents to one address, until each is answered finally; those
+    of one incident one after the other."""
 
-    def __init__(self, url: str, key: bytes) -> None:
+    def __init__(self, url: str, key: bytes, store: Store, clock: Clock = _now) -> None:
         self._url = url
         self._key = key
+        self._store = store
+        self._clock = clock
         self._client = httpx.AsyncClient(timeout=5, trust_env=False)
+        self._tasks: dict[str, asyncio.Task[dict[str, Any]]] = {}
+        self._orders: dict[str, asyncio.Lock] = {}
+        self._answered = asyncio.Event()
+        self._faults: list[str] = []
 
-    async def tell(self, incident: str, act: Act) -> dict[str, Any]:
-        """The id, the final status and the JSON of its answer; status 0 when there was none in the end."""
-        id = act.id or str(uuid4())
+    def ask_for_fault(self, fault: CallbackFault) -> None:
+        """From now on, after those asked for before."""
+        self._faults += [fault.mode] * fault.count
+
+    def act(self, incident: str, act: Act) -> asyncio.Task[dict[str, Any]]:
+        """Records the act and begins to tell of it: the task's result is the id, the final status and its answer."""
+        id = act.id
         data = {"incident": incident, **act.model_dump(mode="json", exclude={"id"}, exclude_none=True)}
-        body = msgspec.json.encode(
-            {
-                "specversion": "1.0",
-                "id": id,
-                "source": "/platform",
-                "type": ACTION_TYPE,
-                "subject": incident,
-                "time": datetime.now(UTC).isoformat(),
-                "datacontenttype": "application/json",
-                "data": data,
-            }
-        )
+        at = self._clock()
+        event = {
+            "specversion": "1.0",
+            "id": id,
+            "source": "/platform",
+            "type": ACTION_TYPE,
+            "subject": incident,
+            "time": datetime.fromtimestamp(at / 1000, UTC).isoformat(),
+            "datacontenttype": "application/json",
+            "data": data,
+        }
+        body = self._store.record_act(id, incident, msgspec.json.encode(event), LEADS_TO.get(act.action), at)
+        return self._begin(id, incident, body, self._faults.pop(0) if self._faults else None)
+
+    def resume(self) -> None:
+        """Goes on with what was not answered finally before this platform ended."""
+        for id, incident, body in self._store.waiting_acts():
+            self._begin(id, incident, body, None)
+
+    async def close(self) -> None:
+        """Ends in the middle of telling; the store knows what is left."""
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._client.aclose()
+
+    def _begin(self, id: str, incident: str, body: bytes, fault: str | None) -> asyncio.Task[dict[str, Any]]:
+        under_way = self._tasks.get(id)
+        if under_way is not None:
+            return under_way
+        task = self._tasks[id] = asyncio.create_task(self._tell(id, incident, body, fault))
+        task.add_done_callback(lambda _: self._tasks.pop(id, None))
+        return task
+
+    async def _tell(self, id: str, incident: str, body: bytes, fault: str | None) -> dict[str, Any]:
+        if fault == "dropped":
+            self._store.settle_act(id, Told.DROPPED, 0)
+            return {"id": id, "status": 0, "answer": {}}
+        if fault == "out-of-order":
+            try:
+                async with asyncio.timeout(HELD_BACK_S):
+                    await self._answered.wait()
+            except TimeoutError:
+                pass
+        async with self._orders.setdefault(incident, asyncio.Lock()):
+            status, answer = await self._send(body)
+            if fault == "twice":
+                await self._send(body)
+            self._store.settle_act(id, Told.ANSWERED, status)
+        self._answered.set()
+        self._answered = asyncio.Event()
+        return {"id": id, "status": status, "answer": answer}
+
+    async def _send(self, body: bytes) -> tuple[int, Any]:
         signature = "v1=" + hmac.new(self._key, body, hashlib.sha256).hexdigest()
         headers = {"Content-Type": "application/cloudevents+json", "Gateway-Signature": signature}
-        for attempt in range(TRIES):
+        pause_s = FIRST_PAUSE_S
+        while True:
             try:
                 response = await self._client.post(self._url, content=body, headers=headers)
                 if response.status_code < 500 and response.status_code != 429:
-                    return {"id": id, "status": response.status_code, "answer": response.json()}
+                    return response.status_code, response.json()
             except (httpx.HTTPError, ValueError):
                 pass
-            await asyncio.sleep(min(2.0, 0.25 * 1.3**attempt))
-        return {"id": id, "status": 0, "answer": {}}
+            await asyncio.sleep(pause_s)
+            pause_s = min(LONGEST_PAUSE_S, pause_s * 1.3)
 
 
 # --- the application -----------------------------------------------------------------------------------------------
@@ -353,7 +549,16 @@ class Caller:
 def create_app(store: Store, keys: Sequence[bytes], clock: Clock = _now, caller: Caller | None = None) -> FastAPI:
     """The platform as an ASGI application over this store; with a ``caller`` people can act here. Outside a server of
     this module a cut connection shows as ConnectionAbortedError."""
-    app = FastAPI(title="Reference central platform", openapi_url=None)
+
+    @asynccontextmanager
+    async def live(app: FastAPI) -> AsyncIterator[None]:
+        if caller is not None:
+            caller.resume()
+        yield
+        if caller is not None:
+            await caller.close()
+
+    app = FastAPI(title="Reference central platform", openapi_url=None, lifespan=live)
     faults = _Faults()
     answered: Counter[str] = Counter()
 
@@ -413,14 +618,48 @@ def create_app(store: Store, keys: Sequence[bytes], clock: Clock = _now, caller:
             raise HTTPException(404, f"no incident {id} has arrived")
         return found
 
+    @app.delete("/incidents/{id}", status_code=204)
+    async def lose(id: str) -> None:
+        """Loses one incident that was answered for."""
+        store.lose(id)
+
     @app.post("/incidents/{id}/actions")
-    async def act(id: str, act: Act) -> dict[str, Any]:
-        """Somebody here acts on an incident: the gateway is told, and its answer given back."""
+    async def act(id: str, act: Act, wait: bool = True) -> dict[str, Any]:
+        """Somebody here acts on an incident: the gateway is told, and its answer given back; status 0 when nobody
+        waited for it or it took too long, while the callback goes on."""
         if store.incident(id) is None:
             raise HTTPException(404, f"no incident {id} has arrived")
         if caller is None:
             raise HTTPException(409, "no callback address was given (--callback)")
-        return await caller.tell(id, act)
+        act = act.model_copy(update={"id": act.id or str(uuid4())})
+        begun = caller.act(id, act)
+        if wait:
+            await asyncio.wait([begun], timeout=ANSWER_S)
+        return begun.result() if begun.done() else {"id": act.id, "status": 0, "answer": {}}
+
+    @app.get("/held")
+    async def list_held(request: Request, updated_since: datetime, after: str = "", limit: int = PAGE) -> Response:
+        """What is held, for the gateway to compare: a page of it, and ``next`` when there is more."""
+        check_asker(request)
+        items = store.held(round(updated_since.timestamp() * 1000), after, min(limit, PAGE))
+        following = items[-1]["id"] if len(items) == min(limit, PAGE) else None
+        return Response(msgspec.json.encode({"items": items, "next": following}), media_type="application/json")
+
+    @app.get("/held/{id:path}")
+    async def find_held(request: Request, id: str) -> Response:
+        """The same of one incident; 404 with its id when it never arrived."""
+        check_asker(request)
+        item = store.held_of(id)
+        if item is None:
+            return JSONResponse({"id": id, "reason": "never-arrived"}, 404)
+        return Response(msgspec.json.encode(item), media_type="application/json")
+
+    def check_asker(request: Request) -> None:
+        target = (
+            b"GET " + request.scope["raw_path"] + (b"?" + query if (query := request.scope["query_string"]) else b"")
+        )
+        if not is_signed(request.headers.get("gateway-signature", ""), target, keys):
+            raise HTTPException(401, "Gateway-Signature must be v1= and the HMAC-SHA256 of GET and the address")
 
     @app.get("/stats")
     async def stats() -> dict[str, Any]:
@@ -430,6 +669,12 @@ def create_app(store: Store, keys: Sequence[bytes], clock: Clock = _now, caller:
     @app.post("/faults", status_code=204)
     async def ask_for_fault(fault: Fault) -> None:
         faults.ask(fault)
+
+    @app.post("/faults/callbacks", status_code=204)
+    async def ask_for_callback_fault(fault: CallbackFault) -> None:
+        if caller is None:
+            raise HTTPException(409, "no callback address was given (--callback)")
+        caller.ask_for_fault(fault)
 
     @app.delete("/faults", status_code=204)
     async def end_faults() -> None:
@@ -508,11 +753,10 @@ def serve(store: Path, keys: Sequence[bytes], port: int, callback: str | None = 
     try:
         with socket.create_server(("127.0.0.1", port)) as listening:
             config = uvicorn.Config(
-                create_app(opened, keys, caller=None if callback is None else Caller(callback, keys[0])),
+                create_app(opened, keys, caller=None if callback is None else Caller(callback, keys[0], opened)),
                 http=_CuttableProtocol,
                 log_level="warning",
                 access_log=False,
-                lifespan="off",
                 # A delivery that hangs on request must not hold up the end.
                 timeout_graceful_shutdown=1,
             )

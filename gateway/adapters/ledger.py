@@ -20,7 +20,7 @@ from sqlalchemy import Connection
 from gateway.adapters.ledger_batch import clip, find_lost, write_batch
 from gateway.adapters.passwords import hash_password, make_password
 from gateway.adapters.sql_session import BUSY_S, Database, parse_url
-from gateway.core.model import Community, Device, Effect, Grid, GridLevel, Incident, Responsible
+from gateway.core.model import Community, Deliver, Device, Effect, Grid, GridLevel, Incident, Responsible
 from gateway.runtime.ports import (
     Batch,
     Checkpoint,
@@ -275,6 +275,29 @@ class SqlLedger:
             )
         return changed == 1
 
+    def deliver_again(self, incident: str, now: int) -> bool:
+        with self.database.writing() as session:
+            rows = session.select("SELECT document FROM incident WHERE id = ? AND sort = 'incident'", incident)
+            if not rows:
+                return False
+            newest = _incidents.decode(rows[0][0])
+            effect = Deliver(f"{newest.id}/{newest.revision}", newest)
+            session.run(
+                "UPDATE outbox SET state = 'superseded' "
+                "WHERE incident = ? AND revision < ? AND state = 'waiting' AND kind = 'deliver'",
+                newest.id,
+                newest.revision,
+            )
+            session.run(
+                _DELIVER_AGAIN, effect.id, newest.community, newest.id, newest.revision, now, now, _encode(effect)
+            )
+        return True
+
+    def outbox_state(self, id: str) -> OutboxState | None:
+        with self.database.reading() as session:
+            rows = session.select("SELECT state FROM outbox WHERE id = ?", id)
+            return OutboxState(rows[0][0]) if rows else None
+
     def outbox_counts(self) -> dict[str, int]:
         with self.database.reading() as session:
             return dict(session.select(_COUNTS["outbox"]))
@@ -333,6 +356,17 @@ class SqlLedger:
             rows = session.select("SELECT document FROM incident WHERE id = ?", id)
             return _incidents.decode(rows[0][0]) if rows else None
 
+    def changed_incidents(self, since: int, after: str = "", limit: int = 500) -> list[Incident]:
+        with self.database.reading() as session:
+            rows = session.select(
+                "SELECT document FROM incident WHERE sort = 'incident' AND updated_at >= ? AND id > ? "
+                "ORDER BY id LIMIT ?",
+                since,
+                after,
+                limit,
+            )
+            return [_incidents.decode(document) for (document,) in rows]
+
     def devices(self, community: str | None = None) -> list[Device]:
         with self.database.reading() as session:
             if community is None:
@@ -360,6 +394,12 @@ _LATEST: Final = 2**62
 _ADD_COMMUNITY: Final = (
     "INSERT INTO community (id, serial, name, document, epoch, head, claimed_at) VALUES (?, ?, ?, ?, 0, 0, 0) "
     "ON CONFLICT (id) DO UPDATE SET serial = excluded.serial, name = excluded.name, document = excluded.document"
+)
+_DELIVER_AGAIN: Final = (
+    "INSERT INTO outbox (id, community, kind, incident, revision, state, attempts, created_at, due_at, detail, "
+    "document) VALUES (?, ?, 'deliver', ?, ?, 'waiting', 0, ?, ?, '', ?) "
+    "ON CONFLICT (id) DO UPDATE SET state = 'waiting', attempts = 0, created_at = excluded.created_at, "
+    "due_at = excluded.due_at, settled_at = NULL, detail = '', document = excluded.document"
 )
 _PUT_GRID: Final = (
     "INSERT INTO grid (code, level, name, parent) VALUES (?, ?, ?, ?) "

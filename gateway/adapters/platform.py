@@ -10,16 +10,18 @@ import asyncio
 import hashlib
 import hmac
 import ssl
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import Annotated, Final
+from urllib.parse import quote
 
 import httpx
 import msgspec
-from msgspec import structs
+from msgspec import Meta, Struct, structs
 
 from gateway.core.model import Incident
 from gateway.core.policy import PlatformMapping
-from gateway.runtime.ports import Verdict
+from gateway.runtime.ports import Held, PlatformAway, Verdict
 
 EVENT_TYPE: Final = "cn.jimo.gateway.incident.v1"
 CONTENT_TYPE: Final = "application/cloudevents+json; charset=utf-8"
@@ -31,11 +33,39 @@ SHORTEST_KEY: Final = 32
 _REFUSALS: Final = frozenset({400, 413, 422})
 _ANSWER_LIMIT: Final = 64 * 1024
 _DETAIL_LIMIT: Final = 200
+_PAGE: Final = 200
+_PAGE_LIMIT: Final = 64 * 1024 * 1024
+_LIST_TIMEOUT_S: Final = 60.0
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
+_Word = Annotated[str, Meta(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
+
+
+class _Item(Struct):
+    """What the platform holds of one incident, as its list says it; docs/platform.md."""
+
+    id: _Word
+    revision: Annotated[int, Meta(ge=1)]
+    state: _Word
+    updated_at: Annotated[datetime, Meta(tz=True)]
+    data: msgspec.Raw = msgspec.Raw(b"null")
+    actions: list[msgspec.Raw] = []
+
+
+class _Page(Struct):
+    items: list[_Item]
+    next: str | None = None
+
+
+_pages: Final = msgspec.json.Decoder(_Page)
+_items: Final = msgspec.json.Decoder(_Item)
+_incidents: Final = msgspec.json.Decoder(Incident)
+
+
 class HttpPlatform:
-    """Delivers to ``url``, the platform's address for events. Never raises for what the platform or the network does.
+    """Delivers to ``url``, the platform's address for events, without ever raising for what the platform or the network
+    does. What it holds is asked for at ``list_url``.
 
     ``key`` signs every request; ``timeout_s`` is for a delivery as a whole, from the connection to the last byte of the
     answer. Proxies and certificates named in the environment are not used, and redirects are not followed: an incident
@@ -51,8 +81,10 @@ class HttpPlatform:
         verify: ssl.SSLContext | bool = True,
         transport: httpx.AsyncBaseTransport | None = None,
         mapping: PlatformMapping | None = None,
+        list_url: str | None = None,
     ) -> None:
         self._url = _check_url(url)
+        self._list_url = None if list_url is None else _check_url(list_url)
         if len(key) < SHORTEST_KEY:
             raise ValueError(f"the platform's key has {len(key)} bytes; it needs at least {SHORTEST_KEY}")
         self._key = key
@@ -92,6 +124,58 @@ class HttpPlatform:
         except httpx.HTTPError as error:
             return _undecided(f"{type(error).__name__}: {error}")
         return judge(response.status_code, answer, effect_id)
+
+    async def list_held(self, since: int) -> AsyncIterator[Held]:
+        """Page by page. Raises PlatformAway when it has no list, does not answer, or answers what is no list."""
+        after: str | None = None
+        while True:
+            parameters = {"updated_since": _to_rfc3339(since), "limit": str(_PAGE)}
+            status, answer = await self._get("", parameters if after is None else parameters | {"after": after})
+            if status != 200:
+                raise PlatformAway(_shorten(f"{status}: {_read_reason(answer)}"))
+            try:
+                page = _pages.decode(answer)
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+                raise PlatformAway(_shorten(f"its list cannot be read: {error}")) from error
+            for item in page.items:
+                yield _to_held(item)
+            if page.next is None:
+                return
+            if after is not None and page.next <= after:
+                raise PlatformAway("its list goes round: each page's next must lie beyond the last one's")
+            after = page.next
+
+    async def find_held(self, incident: str) -> Held | None:
+        """None only when the answer is 404 and names the incident: a page that is not there says nothing of it."""
+        status, answer = await self._get("/" + quote(incident, safe=""), {})
+        if status == 404 and _read_id(answer) == incident:
+            return None
+        if status != 200:
+            raise PlatformAway(_shorten(f"{status}: {_read_reason(answer)}"))
+        try:
+            item = _items.decode(answer)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            raise PlatformAway(_shorten(f"its answer cannot be read: {error}")) from error
+        if item.id != incident:
+            raise PlatformAway(_shorten(f"it answers for {item.id} when asked for {incident}"))
+        return _to_held(item)
+
+    async def _get(self, path: str, parameters: dict[str, str]) -> tuple[int, bytes]:
+        if self._list_url is None:
+            raise PlatformAway("its list has no address (platform.list_url)")
+        url = httpx.URL(str(self._list_url).rstrip("/") + path, params=parameters or None)
+        headers = {SIGNATURE_HEADER: sign(self._key, b"GET " + url.raw_path)}
+        try:
+            async with (
+                asyncio.timeout(_LIST_TIMEOUT_S),
+                self._client.stream("GET", url, headers=headers, timeout=_LIST_TIMEOUT_S) as response,
+            ):
+                answer = await _read_answer(response, _PAGE_LIMIT)
+        except (TimeoutError, httpx.TimeoutException):
+            raise PlatformAway(f"no answer within {_LIST_TIMEOUT_S:g} s") from None
+        except httpx.HTTPError as error:
+            raise PlatformAway(_shorten(f"{type(error).__name__}: {error}")) from error
+        return response.status_code, answer
 
     async def close(self) -> None:
         """Closes the connections; the platform cannot be used afterwards."""
@@ -154,14 +238,23 @@ def judge(status: int, answer: bytes, effect_id: str) -> Verdict:
     return _undecided(f"{status}: {_read_reason(answer)}")
 
 
-async def _read_answer(response: httpx.Response) -> bytes:
+async def _read_answer(response: httpx.Response, limit: int = _ANSWER_LIMIT) -> bytes:
     """The beginning of the answer; what exceeds the limit is not an answer of ours and is not read."""
     answer = bytearray()
     async for chunk in response.aiter_raw():
         answer += chunk
-        if len(answer) > _ANSWER_LIMIT:
+        if len(answer) > limit:
             break
-    return bytes(answer[:_ANSWER_LIMIT])
+    return bytes(answer[:limit])
+
+
+def _to_held(item: _Item) -> Held:
+    try:
+        content: Incident | None = _incidents.decode(item.data)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        content = None
+    at = round(item.updated_at.timestamp() * 1000)
+    return Held(item.id, item.revision, item.state, at, content, tuple(bytes(act) for act in item.actions))
 
 
 def _decode_object(answer: bytes) -> dict[str, object]:

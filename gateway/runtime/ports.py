@@ -6,7 +6,7 @@ Adapters implement these; the in-memory ones pass the same conformance suites as
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from typing import Final, Protocol
 
@@ -237,6 +237,11 @@ class Ledger(Protocol):
         answer that comes still later counts."""
 
     def resend_dead(self, id: str, now: int) -> bool: ...
+    def deliver_again(self, incident: str, now: int) -> bool:
+        """Puts the newest revision of an incident in the outbox, waiting and due now, whatever became of it before.
+        False when there is no such incident (a notice is none)."""
+
+    def outbox_state(self, id: str) -> OutboxState | None: ...
     def outbox_counts(self) -> dict[str, int]:
         """Deliveries and commands by state."""
 
@@ -260,6 +265,9 @@ class Ledger(Protocol):
     # Views
     def incidents(self, *, open_only: bool = False, limit: int = 1000) -> list[Incident]: ...
     def incident(self, id: str) -> Incident | None: ...
+    def changed_incidents(self, since: int, after: str = "", limit: int = 500) -> list[Incident]:
+        """The incidents (no notices) that changed at ``since`` (ms) or later, by id; those beyond the id ``after``."""
+
     def devices(self, community: str | None = None) -> list[Device]: ...
     def sources(self, community: str | None = None) -> list[SourceView]: ...
     def counts(self) -> dict[str, dict[str, int]]:
@@ -316,6 +324,22 @@ class Verdict(Struct, frozen=True):
     detail: str
 
 
+class PlatformAway(Exception):
+    """The central platform did not say what it holds; ``str()`` says why, for people."""
+
+
+class Held(Struct, frozen=True):
+    """What the central platform holds of an incident: our newest ``revision`` there and its ``content`` (None when that
+    is none of ours), the ``state`` in its own code, and what its people did, each as the callback's bytes, in order."""
+
+    incident: str
+    revision: int
+    state: str
+    updated_at: int
+    content: Incident | None
+    acts: tuple[bytes, ...] = ()
+
+
 class Notifier(Protocol):
     """One way of telling a person: a webhook, a gateway for text messages, mail."""
 
@@ -334,6 +358,16 @@ class Platform(Protocol):
     """The central platform."""
 
     async def deliver(self, effect_id: str, incident: Incident) -> Verdict: ...
+
+
+class PlatformList(Protocol):
+    """The central platform's list of what it holds."""
+
+    def list_held(self, since: int) -> AsyncIterator[Held]:
+        """What it holds of the incidents that changed there at ``since`` (ms) or later. Raises PlatformAway."""
+
+    async def find_held(self, incident: str) -> Held | None:
+        """What it holds of one incident; None when that never arrived. Raises PlatformAway."""
 
 
 Clock = Callable[[], int]

@@ -147,7 +147,7 @@ class InboxConformance:
             assert subject.inbox.take(10) == []
             return
         again = await gather(subject, 2)
-        assert [one.payload for one in again] == [b"a2", b"t1"]
+        assert sorted(one.payload for one in again) == [b"a2", b"t1"]  # the two sessions come back each in its own time
         assert all(one.dup for one in again)
         generations = {one.session: one.generation for one in first}
         assert all(one.generation > generations[one.session] for one in again)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
+import msgspec
 from msgspec import structs
 
 from gateway.core.model import Incident, Level, Line, Sort
@@ -61,3 +64,17 @@ def revise(incident: Incident, revision: int) -> Incident:
 
 def effect_id(incident: Incident) -> str:
     return f"{incident.id}/{incident.revision}"
+
+
+def make_callback(id: str, incident: str, action: str, user: str, at: int = FIRE.opened_at, **data: object) -> bytes:
+    """The callback of somebody's act at the platform, in its words."""
+    event = {
+        "specversion": "1.0",
+        "id": id,
+        "source": "/platform",
+        "type": "cn.jimo.platform.action.v1",
+        "subject": incident,
+        "time": datetime.fromtimestamp(at / 1000, UTC).isoformat(),
+        "data": {"incident": incident, "action": action, "user": user, **data},
+    }
+    return msgspec.json.encode(event)

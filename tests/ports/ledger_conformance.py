@@ -665,6 +665,58 @@ class LedgerConformance:
         ledger.settle([Outcome(deliver(first).id, OutboxState.DONE, NOW + 5)])
         assert ledger.outbox_counts() == {"done": 1, "waiting": 1}
 
+    def test_the_newest_revision_is_delivered_again_whatever_became_of_it(self, ledger: SqlLedger, hand: Hand) -> None:
+        for state in (OutboxState.DONE, OutboxState.DEAD, OutboxState.WAITING):
+            number = list(OutboxState).index(state) + 1
+            first, second = revise(opened(number, key=str(number)), 1), revise(opened(number, key=str(number)), 2)
+            hand.step(Step(incidents=(first,), effects=(deliver(first),)))
+            hand.step(Step(incidents=(second,), effects=(deliver(second),)))
+            ledger.settle([Outcome(deliver(second).id, state, NOW + 5, "as it was", NOW + 99_000)])
+            assert ledger.outbox_state(deliver(second).id) is state
+            assert ledger.due_effects(NOW + 90_000, 10, "deliver") == []
+
+            assert ledger.deliver_again(first.id, NOW + 50_000)
+
+            [row] = ledger.due_effects(NOW + 90_000, 10, "deliver")
+            assert (row.id, row.community, row.effect) == (deliver(second).id, "c001", deliver(second))
+            assert (row.attempts, row.due_at, row.created_at) == (0, NOW + 50_000, NOW + 50_000)
+            assert ledger.outbox_state(deliver(first).id) is OutboxState.SUPERSEDED
+            ledger.settle([Outcome(row.id, OutboxState.DONE, NOW + 60_000)])
+            assert ledger.outbox_state(row.id) is OutboxState.DONE
+
+    def test_a_delivery_that_the_outbox_never_had_is_entered(self, ledger: SqlLedger, hand: Hand) -> None:
+        notice = opened(2, sort=Sort.NOTICE, key="another")
+        hand.step(Step(incidents=(opened(), notice)))
+
+        assert ledger.deliver_again(opened().id, NOW + 5)
+        assert not ledger.deliver_again(notice.id, NOW + 5)
+        assert not ledger.deliver_again("unknown", NOW + 5)
+
+        assert [row.id for row in ledger.due_effects(NOW + 5, 10, "deliver")] == [deliver(opened()).id]
+        assert ledger.outbox_state("unknown") is None
+
+    def test_an_older_revision_that_still_waits_is_not_sent_beside_the_newest(
+        self, ledger: SqlLedger, hand: Hand
+    ) -> None:
+        first, second = revise(opened(), 1), revise(opened(), 2)
+        hand.step(Step(incidents=(first,), effects=(deliver(first),)))
+        hand.step(Step(incidents=(second,)))
+
+        ledger.deliver_again(first.id, NOW + 5)
+
+        assert [row.id for row in ledger.due_effects(NOW + 9, 10, "deliver")] == [deliver(second).id]
+
+    def test_changed_incidents_come_by_pages_and_without_notices(self, ledger: SqlLedger, hand: Hand) -> None:
+        cases = [opened(number, key=str(number), updated_at=NOW + number) for number in range(1, 8)]
+        notice = opened(8, key="8", sort=Sort.NOTICE, updated_at=NOW + 8)
+        hand.step(Step(incidents=(*reversed(cases), notice)))
+
+        first = ledger.changed_incidents(NOW + 3, limit=3)
+        rest = ledger.changed_incidents(NOW + 3, first[-1].id, limit=3)
+
+        assert [*first, *rest] == cases[2:]
+        assert ledger.changed_incidents(NOW + 3, rest[-1].id) == []
+
     def test_an_effect_is_entered_once(self, ledger: SqlLedger, hand: Hand) -> None:
         hand.step(Step(effects=(order(1),)))
 

@@ -9,7 +9,8 @@ from msgspec import structs
 
 from gateway.adapters.memory_platform import Fault
 from gateway.core.model import Incident
-from gateway.runtime.ports import Platform, Verdict
+from gateway.runtime.callbacks import read_callback
+from gateway.runtime.ports import Held, Platform, PlatformList, Verdict
 from tests.ports.incidents import FIRE, effect_id, revise
 
 
@@ -18,6 +19,12 @@ class Subject(Protocol):
 
     @property
     def platform(self) -> Platform: ...
+    @property
+    def holdings(self) -> PlatformList: ...
+    def act(self, incident: str, action: str, user: str) -> None:
+        """Somebody there acts, and nobody tells the gateway."""
+
+    def lose(self, incident: str) -> None: ...
     def incidents(self) -> list[Incident]: ...
     def revisions(self, incident: str) -> tuple[int, ...]: ...
     def fail_next(self, fault: Fault, count: int = 1) -> None: ...
@@ -95,6 +102,55 @@ class PlatformConformance:
         assert again.accepted
         assert subject.incidents() == [FIRE]
         assert subject.revisions(FIRE.id) == (1,)
+
+    async def test_what_it_holds_is_listed_with_its_content(self, subject: Subject) -> None:
+        other = structs.replace(FIRE, id="0b6f2b9e-94c5-5c1c-8a4e-6f0b5a5d7c22", number="JM20261123-042-0008")
+        for incident in (FIRE, other, revise(FIRE, 2)):
+            await _deliver(subject, incident)
+
+        listed = await _list(subject)
+
+        assert [(held.incident, held.revision, held.content) for held in listed] == [
+            (other.id, 1, other),
+            (FIRE.id, 2, revise(FIRE, 2)),
+        ]
+        assert all((held.state, held.acts) == ("reported", ()) for held in listed)
+        assert await subject.holdings.find_held(FIRE.id) == listed[1]
+
+    async def test_only_what_changed_there_since_is_listed(self, subject: Subject) -> None:
+        await _deliver(subject, FIRE)
+        [held] = await _list(subject)
+
+        assert await _list(subject, held.updated_at) == [held]
+        assert await _list(subject, held.updated_at + 1) == []
+
+    async def test_what_never_arrived_or_was_lost_is_not_held(self, subject: Subject) -> None:
+        assert await subject.holdings.find_held(FIRE.id) is None
+        await _deliver(subject, FIRE)
+        subject.lose(FIRE.id)
+
+        assert await subject.holdings.find_held(FIRE.id) is None
+        assert await _list(subject) == []
+
+    async def test_what_people_did_there_is_listed_in_order(self, subject: Subject) -> None:
+        await _deliver(subject, FIRE)
+        [before] = await _list(subject)
+
+        subject.act(FIRE.id, "accepted", "li")
+        subject.act(FIRE.id, "dispatched", "wang")
+
+        [held] = await _list(subject)
+        acts = [read_callback(act).data for act in held.acts]
+        assert [(act.incident, act.action, act.user) for act in acts] == [
+            (FIRE.id, "accepted", "li"),
+            (FIRE.id, "dispatched", "wang"),
+        ]
+        assert (held.state, held.revision, held.content) == ("dispatched", 1, FIRE)
+        assert held.updated_at >= before.updated_at
+
+
+async def _list(subject: Subject, since: int = 0) -> list[Held]:
+    return [held async for held in subject.holdings.list_held(since)]
 
 
 async def _deliver(subject: Subject, incident: Incident) -> Verdict:

@@ -10,10 +10,12 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from gateway.adapters.memory_platform import Fault
 from gateway.adapters.platform import HttpPlatform, encode_event, judge, sign
 from gateway.core.model import Incident
+from gateway.runtime.ports import Held, PlatformAway
 from tests.ports.incidents import FIRE, effect_id, revise
 from tests.ports.platform_conformance import PlatformConformance
 from tests.ports.platform_example import DOCUMENT, render, replace_example
@@ -25,7 +27,8 @@ _PATIENCE_S = 1.5
 
 @pytest.fixture(scope="module")
 def _process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PlatformProcess]:
-    with running_platform(tmp_path_factory.mktemp("platform")) as running:
+    # Nobody hears what people do there: every callback is dropped, and behind port 9 there is nothing.
+    with running_platform(tmp_path_factory.mktemp("platform"), "http://127.0.0.1:9/platform/callbacks") as running:
         yield running
 
 
@@ -37,7 +40,7 @@ def process(_process: PlatformProcess) -> PlatformProcess:
 
 @pytest.fixture
 async def platform(process: PlatformProcess) -> AsyncIterator[HttpPlatform]:
-    made = HttpPlatform(process.events_url, KEY.encode(), timeout_s=_PATIENCE_S)
+    made = HttpPlatform(process.events_url, KEY.encode(), timeout_s=_PATIENCE_S, list_url=process.list_url)
     yield made
     await made.close()
 
@@ -53,8 +56,15 @@ _MODES: dict[Fault, dict[str, object]] = {
 
 class _Subject:
     def __init__(self, platform: HttpPlatform, process: PlatformProcess) -> None:
-        self.platform = platform
+        self.platform = self.holdings = platform
         self._process = process
+
+    def act(self, incident: str, action: str, user: str) -> None:
+        self._process.fail_callbacks("dropped")
+        self._process.act(incident, action, user)
+
+    def lose(self, incident: str) -> None:
+        self._process.lose(incident)
 
     def incidents(self) -> list[Incident]:
         return [msgspec.convert(held["incident"], Incident) for held in self._process.get("/incidents")]
@@ -290,6 +300,108 @@ async def test_proxies_of_the_environment_are_not_used(
     await platform.close()
 
     assert verdict.accepted
+
+
+# --- its list ------------------------------------------------------------------------------------------------------
+
+
+async def _list(platform: HttpPlatform) -> list[str]:
+    return [held.incident async for held in platform.list_held(0)]
+
+
+async def test_a_list_of_many_pages_is_read_to_its_end(platform: HttpPlatform, process: PlatformProcess) -> None:
+    ids = [f"case-{number:04d}" for number in range(401)]
+    for id in ids:
+        assert (await platform.deliver(f"{id}/1", structs.replace(FIRE, id=id))).accepted
+
+    assert await _list(platform) == ids
+
+
+async def test_an_id_with_odd_characters_is_asked_for_as_it_is(platform: HttpPlatform) -> None:
+    odd = structs.replace(FIRE, id="a b/c?d=e&#%")
+    await platform.deliver(effect_id(odd), odd)
+
+    held = await platform.find_held(odd.id)
+
+    assert held is not None
+    assert held.content == odd
+    assert await _list(platform) == [odd.id]
+
+
+async def test_a_stranger_is_shown_nothing(process: PlatformProcess) -> None:
+    stranger = HttpPlatform(process.events_url, b"x" * 32, list_url=process.list_url)
+
+    with pytest.raises(PlatformAway, match=r"^401"):
+        await _list(stranger)
+    with pytest.raises(PlatformAway, match=r"^401"):
+        await stranger.find_held(FIRE.id)
+    await stranger.close()
+
+
+async def test_a_page_that_is_not_there_does_not_say_that_an_incident_is_not_held(process: PlatformProcess) -> None:
+    lost = HttpPlatform(process.events_url, KEY.encode(), list_url=process.url + "/no-such-page")
+    nowhere = HttpPlatform(process.events_url, KEY.encode())
+
+    with pytest.raises(PlatformAway, match=r"^404"):
+        await lost.find_held(FIRE.id)
+    with pytest.raises(PlatformAway, match=r"platform\.list_url"):
+        await nowhere.find_held(FIRE.id)
+    await lost.close()
+    await nowhere.close()
+
+
+@contextlib.asynccontextmanager
+async def _listing(*pages: object) -> AsyncIterator[HttpPlatform]:
+    """A platform that answers its list with these, one after the other."""
+    answers = [msgspec.json.encode(page) for page in pages]
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, stream=httpx.ByteStream(answers.pop(0)))
+
+    transport = httpx.MockTransport(answer)
+    platform = HttpPlatform("http://p/events", KEY.encode(), transport=transport, list_url="http://p/held")
+    yield platform
+    await platform.close()
+
+
+_ITEM = {"id": "i", "revision": 1, "state": "filed", "updated_at": "2026-11-23T12:00:00+08:00"}
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        "text",
+        {"items": [{**_ITEM, "revision": 0}]},
+        {"items": [{**_ITEM, "revision": "1"}]},
+        {"items": [{**_ITEM, "updated_at": "2026-11-23T12:00:00"}]},
+        {"items": [{**_ITEM, "state": "a\nb"}]},
+        {"items": [{**_ITEM, "id": ""}]},
+        {"next": None},
+    ],
+)
+async def test_what_is_no_list_is_said(page: object) -> None:
+    async with _listing(page) as platform:
+        with pytest.raises(PlatformAway, match="cannot be read"):
+            await _list(platform)
+
+
+async def test_a_list_that_goes_round_is_left() -> None:
+    async with _listing(*[{"items": [_ITEM], "next": "i"}] * 3) as platform:
+        with pytest.raises(PlatformAway, match="goes round"):
+            await _list(platform)
+
+
+async def test_an_answer_for_another_incident_is_none() -> None:
+    async with _listing(_ITEM) as platform:
+        with pytest.raises(PlatformAway, match="answers for i when asked for j"):
+            await platform.find_held("j")
+
+
+async def test_content_that_is_no_incident_is_held_without_it() -> None:
+    async with _listing({**_ITEM, "data": {"id": 1}}) as platform:
+        held = await platform.find_held("i")
+
+    assert held == Held("i", 1, "filed", 1_795_406_400_000, None)
 
 
 # --- what is decided without a network -------------------------------------------------------------------------------

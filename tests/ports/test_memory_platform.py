@@ -4,12 +4,23 @@ import pytest
 
 from gateway.adapters.memory_platform import Fault, MemoryPlatform
 from gateway.core.model import Incident
+from tests.ports.incidents import FIRE, make_callback
 from tests.ports.platform_conformance import PlatformConformance
 
 
 class _Subject:
     def __init__(self) -> None:
-        self.platform = MemoryPlatform()
+        self.platform = self.holdings = MemoryPlatform()
+        self._acts = 0
+
+    def act(self, incident: str, action: str, user: str) -> None:
+        self._acts += 1
+        callback = make_callback(f"act-{self._acts}", incident, action, user)
+        state = {"accepted": "filed", "dispatched": "dispatched"}[action]
+        self.platform.act(incident, callback, state, FIRE.updated_at + self._acts)
+
+    def lose(self, incident: str) -> None:
+        self.platform.lose(incident)
 
     def incidents(self) -> list[Incident]:
         return self.platform.incidents()

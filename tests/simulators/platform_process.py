@@ -41,6 +41,10 @@ class PlatformProcess:
     def events_url(self) -> str:
         return self.url + "/events"
 
+    @property
+    def list_url(self) -> str:
+        return self.url + "/held"
+
     def get(self, path: str) -> Any:
         response = self._client.get(path)
         response.raise_for_status()
@@ -54,6 +58,20 @@ class PlatformProcess:
         response = self._client.post(f"/incidents/{incident}/actions", json={"action": action, "user": user, **more})
         response.raise_for_status()
         return dict(response.json())
+
+    def begin_act(self, incident: str, action: str, user: str, **more: object) -> str:
+        """The same without waiting for the callback's answer; the callback's id."""
+        act = {"action": action, "user": user, **more}
+        response = self._client.post(f"/incidents/{incident}/actions?wait=false", json=act)
+        response.raise_for_status()
+        return str(response.json()["id"])
+
+    def lose(self, incident: str) -> None:
+        """Forgets an incident that it has answered for."""
+        self._client.delete(f"/incidents/{incident}").raise_for_status()
+
+    def fail_callbacks(self, mode: str, count: int = 1) -> None:
+        self._client.post("/faults/callbacks", json={"mode": mode, "count": count}).raise_for_status()
 
     def fail(self, **fault: object) -> None:
         response = self._client.post("/faults", json=fault)
@@ -90,8 +108,8 @@ class PlatformProcess:
 
 
 @contextmanager
-def running_platform(directory: Path) -> Iterator[PlatformProcess]:
-    process = PlatformProcess(directory)
+def running_platform(directory: Path, callback: str | None = None) -> Iterator[PlatformProcess]:
+    process = PlatformProcess(directory, callback)
     try:
         yield process
     finally:
