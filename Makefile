@@ -3,6 +3,9 @@
 SHELL := /bin/sh
 PY := .venv/bin/python
 
+# Tests start hundreds of processes: where this is set, each would compile every module again, for two seconds.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-dev demo test check format bench lock clean
 .NOTPARALLEL:

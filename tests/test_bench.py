@@ -1,0 +1,45 @@
+"""The benchmarks start and measure what they say: short runs of the commands that the README names. No figure of theirs
+is asserted, for what else the machine does is not known here."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from tests.core.worlds import ROOT
+
+
+def bench(*args: str) -> dict[str, Any]:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.bench", *args, "--json"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
+def test_every_rule_is_asked_of_every_reading() -> None:
+    result = bench("engine", "--seconds", "0.2")
+
+    assert result["rules"] == 300
+    assert result["readings"] > 0
+    assert result["transitions"] > 0
+    assert result["evaluations_per_s"] >= result["readings_per_s"] * 299
+
+
+@pytest.mark.parametrize(("mode", "messages", "readings"), [("single", 400, 400), ("pack", 40, 2_000)])
+def test_what_waited_in_the_broker_is_judged_and_committed(mode: str, messages: int, readings: int) -> None:
+    result = bench("pipeline", "--mode", mode, "--messages", str(messages))
+
+    assert result["judged"] == readings
+    assert result["readings_per_s"] > 0
+    assert result["ceiling_per_s"] > 0
+    assert result["ratio_to_ceiling"] == pytest.approx(result["readings_per_s"] / result["ceiling_per_s"], rel=0.02)
