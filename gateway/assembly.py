@@ -207,7 +207,7 @@ async def serve(settings: Settings, *, stats: bool = False, stop: asyncio.Event 
         )
         ways = open_notifiers(settings)
         teller = Teller(ledger, pipeline.on_ledger, ways, pipeline.submit, clock)
-        outbox = Outbox(ledger, pipeline.on_ledger, platform, inbox, clock, teller=teller)
+        outbox = Outbox(ledger, pipeline.on_ledger, pipeline.submit, platform, inbox, clock, teller=teller)
         inbox.on_link(pipeline.link_changed)
         await inbox.start()
         await pipeline.start()

@@ -34,6 +34,7 @@ from gateway.runtime.ports import (
     OutboxState,
     Outcome,
     SourceView,
+    Unanswered,
 )
 from gateway.wire import Status
 
@@ -256,14 +257,15 @@ class SqlLedger:
                 latest,
             )
 
-    def time_out_commands(self, now: int) -> None:
-        with self.database.writing() as session:
-            session.run(
-                "UPDATE command SET state = 'timed-out', detail = 'no answer', updated_at = ? "
-                "WHERE state = 'sent' AND expires_at < ?",
-                now,
+    def unanswered_commands(self, now: int, limit: int = 100) -> list[Unanswered]:
+        with self.database.reading() as session:
+            rows = session.select(
+                "SELECT id, community, source, device FROM command "
+                "WHERE state = 'sent' AND expires_at < ? ORDER BY expires_at LIMIT ?",
                 now - ANSWER_GRACE_MS,
+                limit,
             )
+            return [Unanswered(*row) for row in rows]
 
     def resend_dead(self, id: str, now: int) -> bool:
         with self.database.writing() as session:

@@ -15,6 +15,7 @@ from gateway.core.incident import Signal
 from gateway.core.loop import STORM, Loop
 from gateway.core.model import (
     NOTHING,
+    TIMED_OUT,
     Command,
     CursorMove,
     Deliver,
@@ -605,7 +606,9 @@ class Casebook:
     def hear_answer(self, command: str, device: str, outcome: str, incident_id: str = "") -> None:
         """A command's outcome is written to the incident that it was for; that of an act of the agent's own to the one
         that it names."""
-        known = self._commands.pop(command, None)
+        known = self._commands.get(command)
+        if outcome != TIMED_OUT:  # an answer that comes later still counts
+            self._commands.pop(command, None)
         incident = self._incidents.get(known or incident_id)
         if incident is None:
             return

@@ -167,8 +167,12 @@ class Presence(Struct, frozen=True, tag="presence"):
     status: Status
 
 
+TIMED_OUT: Final = "timed-out"
+"""The outcome of a command that nobody has answered, as the gateway itself tells it."""
+
+
 class Answer(Struct, frozen=True, tag="answer"):
-    """The outcome of a command, from a source's ``reply`` topic."""
+    """The outcome of a command, from a source's ``reply`` topic; or that there was none (`TIMED_OUT`)."""
 
     source: str
     reply: Reply

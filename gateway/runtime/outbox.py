@@ -7,12 +7,13 @@ those of one incident one after the other, and each is settled when it ends.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
-from gateway.core.model import Command, Deliver, Level
+from gateway.core.model import TIMED_OUT, Answer, Command, Deliver, Level
 from gateway.runtime.clock import ForwardClock, RunningClock
 from gateway.runtime.faults import pass_point
 from gateway.runtime.notifying import Teller
@@ -28,7 +29,7 @@ from gateway.runtime.ports import (
     Platform,
     Verdict,
 )
-from gateway.wire import CommandMessage, encode_command, topic_of
+from gateway.wire import CommandMessage, Reply, encode_command, topic_of
 
 log = logging.getLogger(__name__)
 
@@ -55,13 +56,18 @@ UNANSWERED_EVERY_S: Final = 5.0
 """How often it looks for commands whose time is over without an answer."""
 
 
+Submit = Callable[[str, Answer, str], Awaitable[str]]
+
+
 class Outbox:
-    """``on_ledger`` runs a ledger call on the ledger's own thread."""
+    """``on_ledger`` runs a ledger call on the ledger's own thread; ``submit`` brings in that a command was not
+    answered."""
 
     def __init__(
         self,
         ledger: Ledger,
         on_ledger: Callable[..., Awaitable[Any]],
+        submit: Submit,
         platform: Platform | None,
         inbox: Inbox,
         clock: RunningClock | ForwardClock,
@@ -70,6 +76,7 @@ class Outbox:
     ) -> None:
         self._ledger = ledger
         self._on_ledger = on_ledger
+        self._submit = submit
         self._platform = platform
         self._inbox = inbox
         self._clock = clock
@@ -136,13 +143,20 @@ class Outbox:
         return bool(outcomes)
 
     async def _watch_unanswered(self) -> None:
-        """Commands that nobody answered in their time are told apart from those that wait."""
+        """That nobody has answered a command in its time stands in the timeline of its incident, like an answer: a valve
+        that may still be open is somebody's business."""
         while True:
             await asyncio.sleep(UNANSWERED_EVERY_S)
             try:
-                await self._on_ledger(self._ledger.time_out_commands, self._clock())
-            except (LedgerDown, CommitRefused) as error:
-                log.warning("commands without an answer cannot be marked now: %s", error)
+                silent = await self._on_ledger(self._ledger.unanswered_commands, self._clock())
+            except LedgerDown as error:
+                log.warning("commands without an answer cannot be looked for now: %s", error)
+                continue
+            for one in silent:
+                log.warning("%s of %s has not answered command %s", one.device, one.source, one.command)
+                reply = Reply(one.command, one.device, TIMED_OUT)
+                with contextlib.suppress(LookupError):  # another gateway holds that community
+                    await self._submit(one.community, Answer(one.source, reply), f"{TIMED_OUT}/{one.command}")
 
     async def _watch_clock(self) -> None:
         """A clock that was ahead and was put right must not hold anything back: what it dated goes at once."""

@@ -131,6 +131,15 @@ class OutboxRow(Struct, frozen=True):
     created_at: int
 
 
+class Unanswered(Struct, frozen=True):
+    """A command that was sent and that nobody has answered in its time."""
+
+    command: str
+    community: str
+    source: str
+    device: str
+
+
 class OutboxState(StrEnum):
     """``dead``: refused for good (400, 413, 422), on the visible dead-letter list, can be sent again."""
 
@@ -232,9 +241,9 @@ class Ledger(Protocol):
         """Makes due now what a clock that was ahead has put off: waiting effects that are due after ``latest``, and
         those that were never tried and are not due yet."""
 
-    def time_out_commands(self, now: int) -> None:
-        """Marks the commands that were sent, and not answered within a minute after their time, as ``timed-out``. An
-        answer that comes still later counts."""
+    def unanswered_commands(self, now: int, limit: int = 100) -> list[Unanswered]:
+        """Commands that were sent, and not answered within a minute after their time, the oldest first. An answer that
+        comes still later counts."""
 
     def resend_dead(self, id: str, now: int) -> bool: ...
     def deliver_again(self, incident: str, now: int) -> bool:

@@ -107,7 +107,10 @@ async def play(world: World, line: Line, contacts: list[Contact]) -> list[str]:
     world.ledger.put_district(GRIDS, [], contacts)
     await world.start()
     teller = Teller(world.ledger, world.pipeline.on_ledger, [line], world.pipeline.submit, world.clock)
-    outbox = Outbox(world.ledger, world.pipeline.on_ledger, None, world.inbox, world.clock, teller=teller)
+    pipeline = world.pipeline
+    outbox = Outbox(
+        world.ledger, pipeline.on_ledger, pipeline.submit, None, world.inbox, world.clock, teller=teller
+    )
     world.pipeline._on_effects = outbox.kick
     running = asyncio.create_task(outbox.run())
     try:

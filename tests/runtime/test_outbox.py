@@ -37,8 +37,9 @@ def reference(one_platform: PlatformProcess) -> PlatformProcess:
 async def performing(world: World, platform: Platform | None, parallel: int = 16) -> AsyncIterator[Outbox]:
     """The world's gateway runs, and its outbox beside it."""
     await world.start()
-    outbox = Outbox(world.ledger, world.pipeline.on_ledger, platform, world.inbox, world.clock, parallel)
-    world.pipeline._on_effects = outbox.kick
+    pipeline = world.pipeline
+    outbox = Outbox(world.ledger, pipeline.on_ledger, pipeline.submit, platform, world.inbox, world.clock, parallel)
+    pipeline._on_effects = outbox.kick
     running = asyncio.create_task(outbox.run())
     try:
         yield outbox
@@ -55,6 +56,12 @@ def client_of(reference: PlatformProcess, timeout_s: float = 10.0) -> HttpPlatfo
 def commands(world: World) -> list[CommandMessage]:
     found = [decode_command(one.payload) for one in world.inbox.published if one.topic.endswith("/command")]
     return [command for command in found if isinstance(command, CommandMessage)]
+
+
+def answers(world: World) -> list[tuple[str, str]]:
+    """Who answered what, as the timelines tell it."""
+    lines = [line for incident in world.incidents() for line in incident.timeline if line.what == "answered"]
+    return [(line.device, line.why) for line in lines]
 
 
 async def burn(world: World) -> None:
@@ -195,8 +202,10 @@ async def test_a_command_is_done_when_the_broker_says_so_and_has_an_end(
         world.clock.advance(600_000)
         await until(lambda: world.counts()["commands"] == {"timed-out": 1})
         [command] = commands(world)
+        assert answers(world) == [(command.device, "timed-out")]
         world.say_reply(Reply(command.id, command.device, "done", "late"))
         await until(lambda: world.counts()["commands"] == {"done": 1})
+        assert answers(world) == [(command.device, "timed-out"), (command.device, "done late")]
 
 
 async def test_a_command_waits_for_the_link_and_expires(world: World) -> None:
