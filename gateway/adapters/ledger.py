@@ -425,6 +425,8 @@ _COUNTS: Final = {
     "outbox": "SELECT state, count(*) FROM outbox WHERE kind <> 'notify' GROUP BY state",
     "notifications": "SELECT state, count(*) FROM outbox WHERE kind = 'notify' GROUP BY state",
     "commands": "SELECT state, count(*) FROM command GROUP BY state",
+    "repeats": "SELECT substr(name, 9), value FROM meta WHERE substr(name, 1, 8) = 'repeats/'",
+    "clocks": "SELECT substr(name, 8), value FROM meta WHERE substr(name, 1, 7) = 'clocks/'",
     "lost": "SELECT source, sum(lost) FROM cursor GROUP BY source HAVING sum(lost) > 0",
     "incidents": "SELECT state, count(*) FROM incident WHERE sort = 'incident' GROUP BY state",
     "notices": "SELECT state, count(*) FROM incident WHERE sort = 'notice' GROUP BY state",

@@ -67,6 +67,8 @@ def write_batch(session: Session, batch: Batch) -> None:
     _write_checkpoints(session, batch.checkpoints)
     if batch.alive_at:
         session.run(_PUT_META, "alive_at", batch.alive_at)
+    if batch.tallies:
+        session.run_many(_RAISE_META, sorted(batch.tallies.items()))
 
 
 def _move_heads(session: Session, fences: Iterable[Fence]) -> None:
@@ -362,6 +364,9 @@ _JOURNAL_COLUMNS: Final = (
 _JOURNAL_TYPES: Final = ("text", "int8", "int8", "text", "text", "text", "text", "int8", "text", "bytea")
 _PUT_META: Final = (
     "INSERT INTO meta (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value"
+)
+_RAISE_META: Final = (
+    "INSERT INTO meta (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = meta.value + excluded.value"
 )
 _PUT_CHECKPOINT: Final = (
     "INSERT INTO checkpoint (community, seq, at, version, catalog, state) VALUES (?, ?, ?, ?, ?, ?) "

@@ -143,7 +143,7 @@ class Outbox:
         return bool(outcomes)
 
     async def _watch_unanswered(self) -> None:
-        """That nobody has answered a command in its time stands in the timeline of its incident, like an answer: a valve
+        """That nobody has answered a command in its time stands in its incident's timeline, like an answer: a valve
         that may still be open is somebody's business."""
         while True:
             await asyncio.sleep(UNANSWERED_EVERY_S)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, TypeVar
@@ -28,11 +29,13 @@ from gateway.core.model import (
     Presence,
     Refusal,
     RegistryChange,
+    Step,
     Tick,
 )
 from gateway.errors import GatewayError
 from gateway.runtime.clock import ForwardClock, RunningClock, read_steady
 from gateway.runtime.faults import pass_point
+from gateway.runtime.firsts import Firsts
 from gateway.runtime.journal import JournalFault, Stored
 from gateway.runtime.plates import PlateSeal
 from gateway.runtime.ports import (
@@ -89,6 +92,9 @@ OUTAGE_MS: Final = 10_000
 """A ledger that was down for longer counts as a time in which the gateway could not see: beyond that, what it had not
 read yet may have waited at the broker."""
 
+AHEAD_MS: Final = 60_000
+"""A source whose clock is ahead of ours by more is told, as rules/ops/agent-clock.yaml has it for agents."""
+
 FENCES_S: Final = 2.0
 """How often, in real seconds, the gateway looks whether another one has taken its communities."""
 
@@ -144,6 +150,7 @@ class Work(Struct, eq=False):
     receipts: dict[tuple[str, str, str, str], list[tuple[int, str]]]
     answers: list[tuple[asyncio.Future[str], str]]
     configs: set[tuple[str, str]]
+    tallies: Counter[str]
     effects: bool = False
     batch: Batch = Batch()
     outgoing: list[Outgoing] = []
@@ -176,6 +183,7 @@ class Pipeline:
         self._elsewhere: set[str] = set()
         self._submitted: list[Item] = []
         self._waiters: dict[str, asyncio.Future[str]] = {}
+        self._firsts = Firsts()
         self._limit = 256
         self._stopping = False
         self._waiting = 0
@@ -429,7 +437,7 @@ class Pipeline:
         return work
 
     def _new_work(self) -> Work:
-        return Work([], {}, [], [], [], {}, [], set())
+        return Work([], {}, [], [], [], {}, [], set(), Counter())
 
     def _feed(self, items: Iterable[Item]) -> Work | NotFed:
         """Feeds a batch. When our own code trips over something in it, the engines are in no state to go on."""
@@ -464,7 +472,7 @@ class Pipeline:
         checkpoints = [c for w in work.touched.values() if (c := w.checkpoint(now)) is not None]
         fences = [fence for w in work.touched.values() if (fence := w.seal()) is not None]
         fences.sort(key=lambda fence: fence.community)
-        work.batch = Batch(fences, work.entries, work.quarantined, checkpoints, self._seen_until(now))
+        work.batch = Batch(fences, work.entries, work.quarantined, checkpoints, self._seen_until(now), work.tallies)
         for (community, source, lane, spool), rejected in work.receipts.items():
             cursor = self._writers[community].engine.cursor(source, spool, lane)
             receipt = Receipt(
@@ -535,10 +543,11 @@ class Pipeline:
             self.counters.messages += 1
             self.counters.readings += step.judged
             self.counters.rejected += len(step.rejected)
+            self._tell_faults(message, arrived.received_at, step, work)
             return
         match step.answer:
             case "repeat":
-                self.counters.repeats += 1
+                self._count_repeat(message, work)
                 work.receipts.setdefault(receipt, [])
             case "forgotten":
                 self._settle_forgotten(item, message, work)
@@ -550,12 +559,35 @@ class Pipeline:
             case answer:
                 self._refuse_message(item, message, answer if "-" in answer else f"seq-{answer}", work)
 
+    def _count_repeat(self, message: Message, work: Work) -> None:
+        """Sources send again what has no receipt: that is no fault, and only counted."""
+        self.counters.repeats += 1
+        work.tallies[f"repeats/{message.source}"] += 1
+        log.debug("%s %s/%s/%d came again", message.source, message.spool, message.lane, message.seq)
+
+    def _tell_faults(self, message: Message, received_at: int, step: Step, work: Work) -> None:
+        """What is wrong with a message that was taken in: each kind of fault gets a line when it is first seen."""
+        source, is_first = message.source, self._firsts.is_first
+        for one in step.rejected:
+            if is_first(message.community, source, one.device, one.reading, one.reason):
+                what = "%s %s of %s in %s is not believed: %s; the next ones are only counted"
+                log.warning(what, one.device or "?", one.reading, source, message.community, one.reason)
+        ahead = max(message.sent_at, message.taken_at) - received_at
+        if ahead > AHEAD_MS:
+            work.tallies[f"clocks/{source}"] += 1
+            if is_first(message.community, source, "clock"):
+                log.warning("the clock of %s is %d s ahead of ours; rules go by ours", source, ahead // 1000)
+        move = step.cursor
+        if move is not None and move.lost and is_first(source, move.spool, move.lane, str(move.lost)):
+            what = "%s has lost %d messages of its %s lane in all: it holds none of them any more"
+            log.warning(what, source, move.lost, move.lane)
+
     def _settle_forgotten(self, item: Item, message: Message, work: Work) -> None:
         """A seq that is known but whose content is no longer remembered: the journal knows it for alarms."""
         event_id = f"{message.source}/{message.spool}/alarm/{message.seq}"
         found = self._ledger.find_event(event_id) if message.lane == "alarm" else None
         if found is not None and found[1] == message.digest:
-            self.counters.repeats += 1
+            self._count_repeat(message, work)
             work.receipts.setdefault((message.community, message.source, message.lane, message.spool), [])
             return
         self._refuse_message(item, message, "seq-conflict" if found is not None else "seq-forgotten", work)

@@ -97,6 +97,9 @@ class Batch(Struct, frozen=True):
     checkpoints: Sequence[Checkpoint] = ()
     alive_at: int = 0
     """When not 0: the gateway could see until then (the start of a later ``Blind``)."""
+    tallies: Mapping[str, int] = {}
+    """Counters that rise by so much: ``repeats/SOURCE``, messages that came again, and ``clocks/SOURCE``, messages that
+    their source dated ahead of our time."""
 
 
 class Claim(Struct, frozen=True):
@@ -280,7 +283,8 @@ class Ledger(Protocol):
     def devices(self, community: str | None = None) -> list[Device]: ...
     def sources(self, community: str | None = None) -> list[SourceView]: ...
     def counts(self) -> dict[str, dict[str, int]]:
-        """``quarantined`` and ``rejected`` by reason, ``outbox``, ``notifications`` and ``commands`` by state,
+        """``quarantined`` and ``rejected`` by reason, ``repeats`` and ``clocks`` (messages that came again, or were
+        dated ahead of our time) by source, ``outbox``, ``notifications`` and ``commands`` by state,
         ``lost`` by source."""
 
 

@@ -89,6 +89,10 @@ def test_one_bad_record_among_good_ones(stage: Stage, start_agent: StartAgent) -
     assert rejected == {"wrong-type": 1, "unknown-device": 1, "unknown-unit": 1}
     time.sleep(11)
     assert [incident.cause for incident in stage.incidents()] == ["fire"]
+    log = stage.stop()
+    assert "room-1 humidity of agent-1 in c001 is not believed: wrong-type" in log
+    assert "room-9 temperature of agent-1 in c001 is not believed: unknown-device" in log
+    assert "room-1 temperature of agent-1 in c001 is not believed: unknown-unit" in log
 
 
 def test_a_device_that_its_source_does_not_carry(stage: Stage, start_agent: StartAgent) -> None:
@@ -107,6 +111,7 @@ def test_a_device_that_its_source_does_not_carry(stage: Stage, start_agent: Star
     cases = {incident.id: (incident.cause, incident.place) for incident in stage.incidents()}
     assert cases[events[own][0]] == ("sos", "b1-u1-101")
     assert cases[events[foreign][0]] == ("unknown-device", "gate")
+    assert "room-1 temperature of agent-2 in c001 is not believed: not-carried" in stage.stop()
 
 
 def test_a_clock_ten_years_ahead_is_no_matter(stage: Stage, start_agent: StartAgent) -> None:
@@ -118,6 +123,8 @@ def test_a_clock_ten_years_ahead_is_no_matter(stage: Stage, start_agent: StartAg
     [incident] = stage.incidents()
     assert not incident.late
     assert press in events_of([incident])
+    assert stage.counts()["clocks"] == {SOURCE: 1}
+    assert f"the clock of {SOURCE} is 3153" in stage.stop()
 
 
 def test_repeats_conflicts_and_gaps(stage: Stage, start_agent: StartAgent) -> None:
@@ -134,6 +141,7 @@ def test_repeats_conflicts_and_gaps(stage: Stage, start_agent: StartAgent) -> No
         assert time.monotonic() < deadline
         time.sleep(0.05)
     assert len(events_of(stage.incidents())[first]) == 1
+    wait_for_count(stage, "repeats", SOURCE)
     # A restored disk: a known seq with other content, told also after a restart. An operator must look.
     stage.kill()
     stage.start()
@@ -149,6 +157,7 @@ def test_repeats_conflicts_and_gaps(stage: Stage, start_agent: StartAgent) -> No
     agent.read("room-1:temperature", 20.5)
     agent.wait_settled()
     wait_for_count(stage, "lost", SOURCE, 3)
+    assert f"{SOURCE} has lost 3 messages of its telemetry lane in all" in stage.stop()
 
 
 @pytest.mark.parametrize("lane", list(Lane))

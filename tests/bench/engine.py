@@ -19,9 +19,9 @@ START: Final = 1_795_435_200_000
 
 
 def make_catalog(rules: int = RULES) -> Catalog:
-    """The shipped vocabulary, profiles and tables, and ``rules`` rules on one reading: thresholds with and without hold,
-    bands, hysteresis, rates, schedules and conjunctions, in turn. About one reading in a hundred crosses the lowest
-    thresholds. Each is written so that the engine has no band of values to spare it by: it is asked of every
+    """The shipped vocabulary, profiles and tables, and ``rules`` rules on one reading: thresholds with and without
+    hold, bands, hysteresis, rates, schedules and conjunctions, in turn. About one reading in a hundred crosses the
+    lowest thresholds. Each is written so that the engine has no band of values to spare it by: it is asked of every
     reading."""
     files = {
         str(path.relative_to(ROOT)): path.read_text(encoding="utf-8")

@@ -108,9 +108,7 @@ async def play(world: World, line: Line, contacts: list[Contact]) -> list[str]:
     await world.start()
     teller = Teller(world.ledger, world.pipeline.on_ledger, [line], world.pipeline.submit, world.clock)
     pipeline = world.pipeline
-    outbox = Outbox(
-        world.ledger, pipeline.on_ledger, pipeline.submit, None, world.inbox, world.clock, teller=teller
-    )
+    outbox = Outbox(world.ledger, pipeline.on_ledger, pipeline.submit, None, world.inbox, world.clock, teller=teller)
     world.pipeline._on_effects = outbox.kick
     running = asyncio.create_task(outbox.run())
     try:
