@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -270,6 +270,15 @@ class Agent:
                 del self.held[lane, seq]
         for seq, reason in refused.items():
             self.rejected[receipt.lane, seq] = reason
+
+
+def wait_for(look: Callable[[], Any], timeout_s: float = 30) -> Any:
+    """What ``look`` finds, once it finds anything."""
+    deadline = time.monotonic() + timeout_s
+    while not (found := look()):
+        assert time.monotonic() < deadline, f"in vain for {timeout_s:g} s"
+        time.sleep(0.05)
+    return found
 
 
 def events_of(incidents: list[Incident]) -> dict[str, list[str]]:

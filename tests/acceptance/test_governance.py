@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
@@ -14,7 +13,7 @@ import pytest
 
 from gateway.adapters.platform import sign
 from gateway.core.model import Incident
-from tests.acceptance.stage import Stage, events_of
+from tests.acceptance.stage import Stage, events_of, wait_for
 from tests.servers import Process, free_port
 from tests.simulators.platform_process import KEY, PlatformProcess
 
@@ -60,14 +59,6 @@ class Desk:
         if self.web is not None:
             self.web.close()
         self.platform.close()
-
-
-def wait_for(look: Any, timeout_s: float = 20) -> Any:
-    deadline = time.monotonic() + timeout_s
-    while not (found := look()):
-        assert time.monotonic() < deadline, "in vain"
-        time.sleep(0.05)
-    return found
 
 
 @pytest.fixture
