@@ -18,7 +18,15 @@ from msgspec.structs import replace
 
 from gateway.core.model import Incident, Told
 from gateway.core.policy import PlatformMapping
-from gateway.runtime.callbacks import BadCallback, Callback, find_overtaking, make_action, name_action, read_callback
+from gateway.runtime.callbacks import (
+    BadCallback,
+    Callback,
+    find_overtaking,
+    has_moved,
+    make_action,
+    name_action,
+    read_callback,
+)
 from gateway.runtime.door import DoorClient, DoorClosed, DoorRefused
 from gateway.runtime.ports import Held, Ledger, OutboxState, PlatformList
 
@@ -214,38 +222,43 @@ class Reconciler:
                 raise DoorClosed("it was not there before")
             done += [await self._bring_in(ours, callback) for callback in acts.lost]
             # A line about what cannot be read would say so again at every run, and mend nothing.
-            raised = None if found.detail == _UNREADABLE else await self._raise(found, ours)
+            is_raised = False if found.detail == _UNREADABLE else await self._raise(found, ours, done)
         except DoorClosed:
             self._is_closed = True
             return replace(found, repair="the gateway is not there: start it, and run this again")
         except DoorRefused as error:
             return replace(found, repair=f"the gateway refuses it: {error}")
-        if raised is not None:
-            done.append(f"revision {raised} is delivered")
-        return replace(found, repair="; ".join(done), is_left=raised is None or bool(acts.unreadable))
+        return replace(found, repair="; ".join(done), is_left=not is_raised or bool(acts.unreadable))
 
     async def _bring_in(self, ours: Incident, callback: Callback) -> str:
         """What people there did enters as the callback would have. What became of it, in words."""
         name = f"{callback.data.action} by {callback.data.user}"
         action = make_action(callback, self._mapping.actions)
         answer = await self._door.submit(ours.community, action, action.id)
+        if answer == "repeat" and not has_moved(await self._read(ours.id) or ours, action):
+            answer = "it was refused when it came first"
         return f"{name} is done here, too" if answer in ("done", "repeat") else f"{name} is refused here: {answer}"
 
-    async def _raise(self, found: Difference, ours: Incident) -> int | None:
-        """The revision above both, which tells the platform how it stands here: an act has made one already, or a line
-        of the timeline makes it. None when the incident takes no more lines."""
+    async def _raise(self, found: Difference, ours: Incident, done: list[str]) -> bool:
+        """Makes a revision above both, which tells the platform how it stands here: an act has made one already, or a
+        line of the timeline makes it. ``done`` gets what came of it, in words; whether there is such a revision."""
         standing = await self._read(ours.id) or ours
         least = max(ours.revision, found.theirs)
+        takes_lines = True
         for _ in range(MOST_LINES):
-            if standing.revision > least:
+            if standing.revision > least or not takes_lines:
                 break
             line = Told(f"reconcile/{ours.id}/{standing.revision}", ours.id, f"reconcile: {found.code}: {found.detail}")
             await self._door.submit(ours.community, line, line.id)
-            after = await self._read(ours.id) or standing
-            if after.revision == standing.revision:
-                break
-            standing = after
-        return standing.revision if standing.revision > least else None
+            before, standing = standing, await self._read(ours.id) or standing
+            takes_lines = standing.revision > before.revision
+        if standing.revision > least:
+            done.append(f"revision {standing.revision} is delivered")
+        elif takes_lines:
+            done.append(f"it stands at revision {standing.revision} now: run this again")
+        else:
+            done.append("it takes no more lines, so that no newer revision tells the platform")
+        return standing.revision > least
 
 
 _UNREADABLE: Final = "it has acts that cannot be read"
