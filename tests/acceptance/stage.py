@@ -81,6 +81,7 @@ class Stage:
 
     def use_platform(self, platform: PlatformProcess) -> None:
         self.settings["SCG_PLATFORM__URL"] = platform.events_url
+        self.settings["SCG_PLATFORM__LIST_URL"] = platform.list_url
         self.settings["SCG_PLATFORM__KEY_FILE"] = str(platform._key_file)
 
     def register(

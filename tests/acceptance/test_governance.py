@@ -14,6 +14,7 @@ import pytest
 from gateway.adapters.platform import sign
 from gateway.core.model import Incident
 from tests.acceptance.stage import Stage, events_of, wait_for
+from tests.acceptance.test_crash import wait_delivered
 from tests.servers import Process, free_port
 from tests.simulators.platform_process import KEY, PlatformProcess
 
@@ -115,10 +116,21 @@ def test_a_case_is_whistled_from_a_base_grid_to_the_district_and_back(
     ]
     kept = in_ledger(stage, id)
     assert kept.state == "rated"
-    assert [line.who for line in kept.timeline if line.what == "whistle"] == [
-        "platform:worker-zhao",
-        "platform:town-sun",
+    assert [(line.who, line.what) for line in kept.timeline if line.who.startswith("platform:")] == [
+        ("platform:desk-li", "accept"),
+        ("platform:desk-li", "dispatch"),
+        ("platform:worker-zhao", "arrive"),
+        ("platform:worker-zhao", "whistle"),
+        ("platform:town-sun", "report_in"),
+        ("platform:town-sun", "whistle"),
+        ("platform:district-wu", "report_in"),
+        ("platform:district-wu", "resolve"),
+        ("platform:worker-zhao", "verify"),
+        ("platform:desk-li", "close"),
+        ("platform:desk-li", "rate"),
     ]
+    times = [receipt["received_at"] for receipt in desk.platform.get(f"/incidents/{id}")["receipts"]]
+    assert times == sorted(times), "a revision has come before an older one"
     assert events_of(stage.incidents())[press] == [id]
     told = stage.run("explain", "--incident", id).stdout
     assert f"[{press}]" in told
@@ -151,6 +163,62 @@ def test_what_people_did_while_the_gateway_was_dead_counts_once(stage: Stage, de
     again = desk.platform.act(id, "accepted", "desk-li", id="act-1")
     assert again["answer"]["answer"] == "repeat"
     assert [line.what for line in in_ledger(stage, id).timeline].count("accept") == 1
+
+
+def test_both_sides_are_compared_and_made_the_same(stage: Stage, desk: Desk, start_agent: Any) -> None:
+    """Callbacks are dropped, and the platform loses an incident that it had answered for."""
+
+    def reconcile(*options: str) -> tuple[int, dict[str, str], dict[str, Any]]:
+        """The exit status, each difference's line by its incident, and the summary."""
+        done = stage.run("reconcile", *options)
+        *lines, summary = done.stdout.splitlines()
+        return done.returncode, {line.split(" ")[1]: line for line in lines}, json.loads(summary)
+
+    stage.start()
+    desk.start_web()
+    agent = start_agent(stage)
+    agent.press("sos-1")
+    agent.press("sos-2")
+    wait_for(lambda: len(desk.platform.get("/incidents")) == 2)
+    told, lost = [
+        entry["incident"]["id"]
+        for entry in sorted(desk.platform.get("/incidents"), key=lambda entry: entry["incident"]["key"])
+    ]
+    for id in (told, lost):  # Whoever is on the way has a quarter of an hour: no deadline speaks in between.
+        assert desk.platform.act(id, "dispatched", "desk-li", body="property")["status"] == 200
+    wait_delivered(stage, desk.platform)
+    assert reconcile() == (0, {}, EQUAL)
+
+    desk.platform.fail_callbacks("dropped", 2)
+    for action, reason in (("arrived", ""), ("resolved", "已处理")):
+        answer = desk.platform.act(told, action, "worker-zhao", grid=BASE, reason=reason)
+        assert (answer["status"], answer["answer"]) == (0, {})
+    desk.platform.lose(lost)
+    assert in_ledger(stage, told).state == "dispatched"
+
+    status, found, summary = reconcile("--dry-run")
+    assert (status, summary["dry_run"], summary["left"]) == (1, True, 2)
+    assert found[told].startswith(f"state-differs {told} JM")
+    assert found[told].endswith("2 of its acts were never told here; dispatched here, fed_back there: not repaired")
+    assert found[lost].startswith(f"answered-not-held {lost} JM")
+    assert found[lost].endswith("theirs 0: it has answered for the newest revision: not repaired")
+    assert in_ledger(stage, told).state == "dispatched"
+
+    status, found, summary = reconcile()
+    assert (status, summary["repaired"], summary["left"]) == (0, 2, 0)
+    assert summary["differences"] == {"answered-not-held": 1, "state-differs": 1}
+    assert "arrived by worker-zhao is done here, too; resolved by worker-zhao is done here, too" in found[told]
+    assert found[lost].endswith("the newest revision is delivered again")
+    wait_delivered(stage, desk.platform)
+
+    assert reconcile() == (0, {}, EQUAL)
+    kept = in_ledger(stage, told)
+    assert kept.state == "fed_back"
+    assert [line.what for line in kept.timeline if line.who == "platform:worker-zhao"] == ["arrive", "resolve"]
+    assert desk.platform.get(f"/incidents/{lost}")["incident"]["state"] == "dispatched"
+
+
+EQUAL = {"ours": 2, "theirs": 2, "on_the_way": 0, "differences": {}, "repaired": 0, "left": 0, "dry_run": False}
 
 
 def test_a_callback_that_is_wrong_is_refused_by_name(stage: Stage, desk: Desk, start_agent: Any) -> None:
