@@ -261,10 +261,11 @@ def refuse(incident: Incident, action: OperatorAction, now: int) -> str | None:
     state = State(incident.state)
     if state not in move.sources:
         verbs = allowed(incident, action.role)
-        may = f"allowed to a {action.role} now: {', '.join(verbs)}" if verbs else f"a {action.role} can do nothing now"
+        who = _with_article(action.role)
+        may = f"allowed to {who} now: {', '.join(verbs)}" if verbs else f"{who} can do nothing now"
         return f"{action.verb} is not allowed while the incident is {state}; {may}"
     if action.role not in move.roles:
-        return f"{action.verb} is not for a {action.role}, but for {_listed(move.roles)}"
+        return f"{action.verb} is not for {_with_article(action.role)}, but for {_listed(move.roles)}"
     if action.grid and action.grid not in incident.chain:
         return f"it lies in grid {incident.grid or 'unknown'}, which is not below yours ({action.grid})"
     for need in move.needs:
@@ -361,6 +362,10 @@ _SPECIAL: Final = {
     "refuse_extension": _refuse_decision,
     "merge": _refuse_merge,
 }
+
+
+def _with_article(role: Role) -> str:
+    return f"{'an' if role[0] in 'aeiou' else 'a'} {role}"
 
 
 def _listed(words: Iterable[object]) -> str:

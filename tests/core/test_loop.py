@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import random
 from datetime import datetime
+from typing import NamedTuple
 
 import pytest
 from hypothesis import given, settings
@@ -27,7 +29,7 @@ from gateway.core.model import (
     Tick,
     Told,
 )
-from gateway.core.moves import FINAL, VERBS
+from gateway.core.moves import FINAL, VERBS, State, allowed
 from gateway.core.state import encode_state
 from gateway.core.worktime import format_time
 from tests.core.worlds import COMMUNITY, START, Sender, new_engine, restored
@@ -179,6 +181,72 @@ def test_deadlines_across_a_weekend_and_a_restart_in_the_middle_are_exact() -> N
     assert [note.incident for note in notices(steps, "overdue")] == [incident.id]
 
 
+FESTIVAL = [
+    [],
+    ["2026-02-20 12:00"],
+    ["2026-02-13 16:54", "2026-02-14 09:10", "2026-02-16 00:00", "2026-02-24 10:29", "2026-02-28 12:00"],
+]
+
+
+@pytest.mark.parametrize("restarts", FESTIVAL, ids=len)
+@pytest.mark.parametrize("is_stopped", [False, True])
+def test_deadlines_across_the_spring_festival_and_its_make_up_days_are_exact(
+    restarts: list[str], is_stopped: bool
+) -> None:
+    """2026: the festival from Sunday 15 to Monday 23 February; Saturdays 14 and 28 February are made up. Working hours
+    09:00-12:00 and 13:00-17:00. The gateway is started again in between, or stopped over the festival."""
+    opened = at("2026-02-13 16:10")
+    engine, sender = new_engine(at=opened - 10 * M), Sender()
+    left = [at(text) for text in restarts]
+    steps: list[Step] = []
+
+    def go_on(until: str) -> None:
+        nonlocal engine
+        while left and left[0] <= at(until):
+            steps.extend(run(engine, left.pop(0)))
+            engine = restored(engine)
+        steps.extend(run(engine, at(until)))
+
+    def written(what: str) -> list[str]:
+        return [format_time(line.at) for line in current(engine, incident).timeline if line.what == what]
+
+    engine.feed(sender.send(opened - 10 * M, {"room-1:temperature": 60.0}), opened - 10 * M)
+    [incident] = [i for step in run(engine, opened) for i in step.incidents]
+    assert (incident.level, incident.opened_at) == (Level.NORMAL, opened)
+    # Accept within 1 working hour: 50 min on Friday from 16:10, 10 min on the made-up Saturday: 09:10. Yellow after 45.
+    assert incident.due is not None
+    assert (incident.due.limit, format_time(incident.due.due_at)) == ("1wh", "2026-02-14 09:10")
+    go_on("2026-02-14 16:30")
+    assert (written("warn"), written("overdue")) == (["2026-02-13 16:55"], ["2026-02-14 09:10"])
+
+    # Accepted on Saturday at 16:30. Dispatch within 2 working hours: 30 min on Saturday, 90 min on Tuesday the 24th:
+    # 10:30. Yellow after 90 min: 30 + 60.
+    filed = acts(engine, incident, at("2026-02-14 16:30"), "accept")
+    assert filed.due is not None
+    assert (filed.due.limit, format_time(filed.due.due_at)) == ("2wh", "2026-02-24 10:30")
+    assert "no working days: 2026-02-15 to 2026-02-23" in filed.due.how
+    if is_stopped:
+        go_on("2026-02-16 08:00")
+        engine = restored(engine)
+        engine.feed(Blind(at("2026-02-16 08:00"), at("2026-02-24 08:00")), at("2026-02-24 08:00"))
+    go_on("2026-02-26 11:00")
+    assert written("warn")[1:] == ["2026-02-24 10:00"]
+    assert written("overdue")[1:] == ["2026-02-24 10:30"]
+    # Reminded after 24 h, and after 24 h more the district is asked.
+    assert (written("remind"), written("escalate")) == (["2026-02-25 10:30"], ["2026-02-26 10:30"])
+
+    # Somebody is there on Thursday the 26th at 11:00. Resolve within 5 working days, Thursday not counted: Friday 27,
+    # the made-up Saturday 28, Monday 2, Tuesday 3, Wednesday 4 March, at 17:00. Yellow on the day before.
+    busy = acts(engine, incident, at("2026-02-26 11:00"), "dispatch", "arrive")
+    assert busy.due is not None
+    assert (busy.due.limit, format_time(busy.due.due_at)) == ("5wd", "2026-03-04 17:00")
+    assert "no working days: 2026-03-01," in busy.due.how
+    go_on("2026-03-04 17:00")
+    assert (written("warn")[2:], written("overdue")[2:]) == (["2026-03-03 17:00"], ["2026-03-04 17:00"])
+    overdue = [note for note in notices(steps, "overdue") if note.incident == incident.id]
+    assert len(overdue) == 3
+
+
 def test_parked_until_a_date_and_taken_up_again_by_itself() -> None:
     engine, sender = new_engine(), Sender()
     incident = acts(engine, press(engine, sender), START, "accept")
@@ -282,74 +350,140 @@ def test_nobody_looking_for_a_while_changes_what_is_awaited_by_no_more_than_that
 
 # --- laws ---------------------------------------------------------------------------------------------------
 
-STEPS = st.lists(
-    st.tuples(
-        st.sampled_from([*VERBS, "press", "tick", "tick"]),
-        st.sampled_from([Role.DISPATCHER, Role.DISPATCHER, Role.GRID_WORKER, Role.PLATFORM]),
-        st.sampled_from([0, S, M, 20 * M, 5 * H, 2 * D]),
-        st.booleans(),
-    ),
-    min_size=1,
-    max_size=40,
+
+class Act(NamedTuple):
+    """One step of a walk: ``what`` is a verb, ``allowed`` (the ``pick``-th of those that the role may try now),
+    ``press`` or ``tick``; before it the clock goes on by ``wait``, and perhaps the gateway is started again."""
+
+    what: str
+    pick: int
+    role: Role
+    wait: int
+    is_restarted: bool
+    reason: str
+    grid: str
+    target: int
+
+
+ACTS = st.builds(
+    Act,
+    st.sampled_from([*VERBS, *["allowed"] * 20, "press", "tick", "tick"]),
+    st.integers(0, 99),
+    st.sampled_from([*[Role.DISPATCHER] * 6, *Role]),
+    st.sampled_from([0, S, M, 20 * M, 5 * H, 2 * D]),
+    st.booleans(),
+    st.sampled_from([*["因为"] * 5, "", "  "]),
+    st.sampled_from([*[""] * 5, BASE, CENTRE, DISTRICT]),
+    st.integers(0, 3),
 )
+WALKS = st.lists(ACTS, min_size=1, max_size=40)
 
 
-@given(STEPS)
+class Walk:
+    """A community with two presses (特急) and a plant room that is too hot (一般), and whatever is done to them."""
+
+    def __init__(self) -> None:
+        self.engine, self.sender, self.now = new_engine(), Sender(), START + 10 * M
+        self.engine.feed(self.sender.send(START, {"room-1:temperature": 60.0}), START)
+        [hot] = {i.id for step in run(self.engine, self.now) for i in step.incidents}
+        self.ids = [press(self.engine, self.sender, self.now, button).id for button in ("sos-1", "sos-2")] + [hot]
+        self.acts = 0
+
+    def go(self, act: Act, *, with_restarts: bool = True) -> None:
+        self.now += act.wait
+        run(self.engine, self.now)
+        if act.is_restarted and with_restarts:
+            self.engine = restored(self.engine)
+        id = self.ids[act.target % len(self.ids)]
+        match act.what:
+            case "press":
+                step = self.engine.feed(self.sender.send(self.now, signals=[("sos-1", "pressed")]), self.now)
+                cases = [incident.id for incident in step.incidents if incident.sort is Sort.INCIDENT]
+                self.ids += [id for id in cases if id not in self.ids]
+            case "tick":
+                self.engine.feed(Tick(), self.now)
+            case "allowed":
+                incident = self.engine.incident(id)
+                verbs = [] if incident is None else allowed(incident, act.role)
+                if verbs:
+                    self._act(id, verbs[act.pick % len(verbs)], act)
+            case verb:
+                self._act(id, verb, act)
+
+    def _act(self, id: str, verb: str, act: Act) -> None:
+        self.acts += 1
+        action = OperatorAction(
+            f"a{self.acts}",
+            f"actor{act.pick % 3}",
+            id,
+            verb,
+            act.reason,
+            act.role,
+            act.grid,
+            until=self.now + (1 + act.pick) * H,
+            body=["", "property", "street"][act.pick % 3],
+            into=self.ids[act.pick % len(self.ids)],
+            score=act.pick % 7,
+        )
+        assert self.engine.feed(action, self.now).answer
+
+    def incidents(self) -> list[Incident]:
+        """Those that are in the book."""
+        return [found for found in (self.engine.incident(id) for id in self.ids) if found is not None]
+
+
+def assert_governed(walk: Walk) -> None:
+    """Every open incident is somebody's, who has a time; and what is over was ended by a person, with a reason."""
+    for incident in walk.incidents():
+        if incident.state in FINAL:
+            ended = [line for line in incident.timeline if line.what in ("close", "false_alarm", "cancel", "merge")]
+            assert ended[-1].why.strip()
+            assert ended[-1].who.startswith("actor")
+            assert incident.closed_at == ended[-1].at
+            continue
+        assert incident.closed_at is None
+        due = incident.due
+        assert due is not None
+        assert due.role in (Role.DISPATCHER, Role.GRID_WORKER, Role.PROPERTY_MANAGER)
+        assert due.grid in incident.chain
+        assert due.next_at >= walk.now
+        assert (deadline := walk.engine.next_deadline()) is not None
+        assert deadline <= due.next_at
+        is_rung = incident.level is Level.CRITICAL and incident.accepted_at is None
+        assert (incident.rung_at is not None) == is_rung
+
+
+@given(WALKS)
 @settings(deadline=None, max_examples=150)
-def test_an_open_incident_is_always_somebodys_and_none_ends_without_a_reason(
-    steps: list[tuple[str, Role, int, bool]],
-) -> None:
-    engine, sender, now = new_engine(), Sender(), START
-    ids = [press(engine, sender).id, press(engine, sender, button="sos-2").id]
-    for number, (verb, role, wait, is_restarted) in enumerate(steps):
-        now += wait
-        run(engine, now)
-        if is_restarted:
-            engine = restored(engine)
-        if verb == "press":
-            ids += [i.id for i in engine.feed(sender.send(now, signals=[("sos-1", "pressed")]), now).incidents]
-        elif verb != "tick":
-            action = OperatorAction(
-                f"a{number}", f"actor{number % 3}", ids[0], verb, "因为", role, until=now + D, into=ids[-1], score=3
+def test_an_open_incident_is_always_somebodys_and_none_ends_without_a_reason(acts: list[Act]) -> None:
+    walk = Walk()
+    assert_governed(walk)
+    for act in acts:
+        walk.go(act)
+        assert_governed(walk)
+
+
+def test_such_walks_come_through_every_state() -> None:
+    """What the law above says of every walk would be empty of states that none comes to."""
+    chance = random.Random(5)
+    seen: set[str] = set()
+    for _ in range(40):
+        walk = Walk()
+        for _ in range(30):
+            wait = chance.choice([0, S, M])
+            walk.go(
+                Act("allowed", chance.randrange(100), Role.DISPATCHER, wait, False, "因为", "", chance.randrange(3))
             )
-            assert engine.feed(action, now).answer
-        for incident in (engine.incident(id) for id in set(ids)):
-            if incident is None:
-                continue
-            if incident.state in FINAL:
-                ending = [
-                    line for line in incident.timeline if line.what in ("close", "false_alarm", "cancel", "merge")
-                ]
-                assert ending[-1].why.strip()
-                assert incident.closed_at is not None
-            else:
-                assert incident.sort is Sort.INCIDENT
-                assert incident.due is not None
-                assert incident.due.role
-                assert incident.due.grid in incident.chain
-                assert incident.due.next_at > now - 1
-                assert (deadline := engine.next_deadline()) is not None
-                assert deadline <= incident.due.next_at
-                assert incident.level is Level.CRITICAL
-                assert (incident.rung_at is None) == (incident.accepted_at is not None)
+            assert_governed(walk)
+            seen |= {incident.state for incident in walk.incidents()}
+    assert seen == set(State)
 
 
-@given(STEPS)
+@given(WALKS)
 @settings(deadline=None, max_examples=60)
-def test_a_restart_anywhere_changes_nothing_of_the_loop(steps: list[tuple[str, Role, int, bool]]) -> None:
-    def play(*, with_restarts: bool) -> bytes:
-        engine, sender, now = new_engine(), Sender(), START
-        incident = press(engine, sender)
-        for number, (verb, role, wait, is_restarted) in enumerate(steps):
-            now += wait
-            engine.feed(Tick(), now)
-            if is_restarted and with_restarts:
-                engine = restored(engine)
-            if verb not in ("press", "tick"):
-                action = OperatorAction(
-                    f"a{number}", f"actor{number % 3}", incident.id, verb, "因为", role, until=now + D
-                )
-                engine.feed(action, now)
-        return encode_state(engine.snapshot())
-
-    assert play(with_restarts=True) == play(with_restarts=False)
+def test_a_restart_anywhere_changes_nothing_of_the_loop(acts: list[Act]) -> None:
+    with_restarts, without = Walk(), Walk()
+    for act in acts:
+        with_restarts.go(act)
+        without.go(act, with_restarts=False)
+    assert encode_state(with_restarts.engine.snapshot()) == encode_state(without.engine.snapshot())

@@ -47,6 +47,10 @@ def at(text: str) -> int:
         ("2026-11-20 09:00", "1wd", "2026-11-23 17:00", "Friday's does not count, Saturday and Sunday neither"),
         ("2026-11-23 00:00", "3d", "2026-11-27 00:00", "24, 25, 26 November, ended at 24:00"),
         ("2026-02-13 10:00", "7d", "2026-02-21 00:00", "calendar days know no holidays"),
+        # Friday 18 September 16:00-17:00; Saturday off; Sunday 20 is made up for National Day: 09:00-12:00.
+        ("2026-09-18 16:00", "4wh", "2026-09-20 12:00", "a make-up Sunday counts"),
+        # Friday 2 January is off, Saturday 3 too; Sunday 4 is made up: 1; Monday 5: 2.
+        ("2026-01-02 10:00", "2wd", "2026-01-05 17:00", "New Year, begun on a holiday"),
         # Past the last known day every day counts: 31 December, 1 and 2 January.
         ("2026-12-30 10:00", "3wd", "2027-01-02 17:00", "past the known days"),
         ("2027-05-01 10:00", "1wh", "2027-05-01 11:00", "past the known days, a Saturday and a holiday"),
