@@ -146,17 +146,19 @@ def explain(
     config: ConfigOption = None,
 ) -> None:
     """Say for each rule that looks at a device what it saw, which leaf held or not, and what followed; or tell an
-    incident: its signals, who did what, each deadline with its arithmetic, and what it swallowed."""
+    incident: its rule and catalog, its signals with what each leaf saw, who did what, each deadline with its
+    arithmetic, and what it swallowed."""
     if bool(device) == bool(incident):
         raise typer.BadParameter("give --device or --incident")
     settings = read_settings(config)
     moment = assembly.open_clock(settings)() if at == "now" else parse_time(at)
     catalog = read_catalog(settings.profiles, settings.rules)
     ledger = assembly.open_migrated_ledger(settings)
+    catalogs = assembly.open_catalogs(ledger, catalog)
     if incident:
-        lines = explain_incident(ledger, catalog, incident)
+        lines = explain_incident(ledger, catalog, catalogs, incident)
     else:
-        lines = explain_device(ledger, catalog, assembly.open_catalogs(ledger, catalog), device, moment)
+        lines = explain_device(ledger, catalog, catalogs, device, moment)
     for line in lines:
         typer.echo(line)
     ledger.close()

@@ -282,21 +282,26 @@ class Engine:
 
     def explain(self, device: str, now: int) -> list[Explained]:
         """For each rule that looks at the device: what it sees at ``now``, which leaf holds or not, and what stands."""
-        return [
-            Explained(
-                watch.rule.id,
-                watch.rule.title,
-                self._status(watch.rule),
-                watch.key,
-                watch.phase,
-                watch.since,
-                watch.test(now),
-                watch.incident,
-                watch.note,
-                tuple((leaf.path, leaf.text, leaf.test(now), leaf.look(now)) for leaf in watch.bound.leaves),
-            )
-            for watch in self._watches.of_device(device)
-        ]
+        return [self._explain(watch, now) for watch in self._watches.of_device(device)]
+
+    def explain_watch(self, rule: str, key: str, now: int) -> Explained | None:
+        """The same for one rule and one of its keys; None where the rule is not asked of that key."""
+        watch = self._watches.get(rule, key)
+        return None if watch is None else self._explain(watch, now)
+
+    def _explain(self, watch: Watch, now: int) -> Explained:
+        return Explained(
+            watch.rule.id,
+            watch.rule.title,
+            self._status(watch.rule),
+            watch.key,
+            watch.phase,
+            watch.since,
+            watch.test(now),
+            watch.incident,
+            watch.note,
+            tuple((leaf.path, leaf.text, leaf.test(now), leaf.look(now)) for leaf in watch.bound.leaves),
+        )
 
     # --- deliveries ------------------------------------------------------------------------------------------
 

@@ -134,12 +134,21 @@ def load_engine(
     else:
         engine, after = Engine(current, CommunityState(community)), 0
     seq = after
-    for row in ledger.read_journal(community.id, after, until):
+    for row, fed, _ in replay(ledger, community, catalogs, Loaded(engine, after, after), until):
+        engine, seq = fed, row.seq
+    return Loaded(engine, seq, after)
+
+
+def replay(
+    ledger: Ledger, community: Community, catalogs: Catalogs, loaded: Loaded, until: int | None = None
+) -> Iterator[tuple[JournalRow, Engine, Step]]:
+    """Goes on from where an engine was read back to: each row (at or before ``until``), the engine after it and its
+    step. What an engine has fed, it has fed: ``loaded`` cannot be used again."""
+    engine = loaded.engine
+    for row in ledger.read_journal(community.id, loaded.seq, until):
         if row.seq == 1:
             engine = Engine(catalogs(row.catalog), CommunityState(community))
-        feed_row(engine, community.id, row, catalogs)
-        seq = row.seq
-    return Loaded(engine, seq, after)
+        yield row, engine, feed_row(engine, community.id, row, catalogs)
 
 
 def feed_row(engine: Engine, community: str, row: JournalRow, catalogs: Catalogs) -> Step:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -135,6 +136,7 @@ def test_a_case_is_whistled_from_a_base_grid_to_the_district_and_back(
     told = stage.run("explain", "--incident", id).stdout
     assert f"[{press}]" in told
     assert "call_back by" in told
+    assert re.search(r"judged by catalog [0-9a-f]{16} \(row \d+ of the journal\); the rule is the same today", told)
     assert "1min from" in told
     assert "platform:town-sun whistle" in told
     assert "no incident nobody" in stage.run("explain", "--incident", "nobody").stderr
