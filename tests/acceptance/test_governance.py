@@ -7,6 +7,7 @@ import re
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -221,6 +222,22 @@ def test_both_sides_are_compared_and_made_the_same(stage: Stage, desk: Desk, sta
 
 
 EQUAL = {"ours": 2, "theirs": 2, "on_the_way": 0, "differences": {}, "repaired": 0, "left": 0, "dry_run": False}
+
+
+def test_what_cannot_be_compared_is_said_in_one_line(stage: Stage, tmp_path: Path) -> None:
+    key = tmp_path / "platform.key"
+    key.write_text(KEY)
+    nowhere = stage.run("reconcile")
+    stage.settings |= {"SCG_PLATFORM__URL": "http://127.0.0.1:1/events", "SCG_PLATFORM__KEY_FILE": str(key)}
+    no_list = stage.run("reconcile")
+    stage.settings["SCG_PLATFORM__LIST_URL"] = "http://127.0.0.1:1/held"
+    away = stage.run("reconcile")
+
+    for done, words in ((nowhere, "platform.url"), (no_list, "platform.list_url"), (away, "run it again")):
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr.startswith("gateway: ")
+        assert words in done.stderr
+        assert done.stderr.count("\n") == 1
 
 
 def test_a_callback_that_is_wrong_is_refused_by_name(stage: Stage, desk: Desk, start_agent: Any) -> None:

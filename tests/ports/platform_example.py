@@ -1,17 +1,21 @@
-"""The example request in docs/platform.md. ``python -m tests.ports.platform_example`` writes it there."""
+"""The example requests in docs/platform.md. ``python -m tests.ports.platform_example`` writes them there."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from pathlib import Path
 
-from gateway.adapters.platform import CONTENT_TYPE, KEY_HEADER, SIGNATURE_HEADER, encode_event, sign
+import httpx
+
+from gateway.adapters.platform import CONTENT_TYPE, KEY_HEADER, SIGNATURE_HEADER, HttpPlatform, encode_event, sign
 from tests.ports.incidents import FIRE, effect_id
 from tests.simulators.platform_process import KEY
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "platform.md"
 _EXAMPLE = re.compile(r"(<!-- example: begin .*?-->\n).*?(<!-- example: end -->)", re.DOTALL)
+_LIST_EXAMPLE = re.compile(r"(<!-- list example: begin .*?-->\n).*?(<!-- list example: end -->)", re.DOTALL)
 
 
 def render() -> tuple[dict[str, str], bytes]:
@@ -25,8 +29,29 @@ def render() -> tuple[dict[str, str], bytes]:
     return headers, body
 
 
+def render_list() -> str:
+    """The request for the first page, as the adapter sends it."""
+    requests: list[httpx.Request] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        requests.append(request)
+        return httpx.Response(200, stream=httpx.ByteStream(b'{"items": []}'))
+
+    async def ask() -> None:
+        transport = httpx.MockTransport(answer)
+        address = "https://platform.example/held"
+        platform = HttpPlatform(address, KEY.encode(), transport=transport, list_url=address)
+        assert [held async for held in platform.list_held(FIRE.opened_at)] == []
+        await platform.close()
+
+    asyncio.run(ask())
+    [request] = requests
+    address = request.url.raw_path.decode()
+    return f"GET {address} HTTP/1.1\n{SIGNATURE_HEADER}: {request.headers[SIGNATURE_HEADER]}"
+
+
 def replace_example(document: str) -> str:
-    """The document with the example as it would be sent now."""
+    """The document with the examples as they would be sent now."""
     headers, body = render()
     request = "\n".join(["POST /events HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())])
     readable = json.dumps(json.loads(body), ensure_ascii=False, indent=2)
@@ -37,6 +62,9 @@ def replace_example(document: str) -> str:
     )
     replaced, count = _EXAMPLE.subn(lambda found: found[1] + example + found[2], document)
     assert count == 1, f"{DOCUMENT} has {count} places for the example"
+    listed = f"```http\n{render_list()}\n```\n"
+    replaced, count = _LIST_EXAMPLE.subn(lambda found: found[1] + listed + found[2], replaced)
+    assert count == 1, f"{DOCUMENT} has {count} places for the list's example"
     return replaced
 
 
