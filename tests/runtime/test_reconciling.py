@@ -66,8 +66,8 @@ class Sides:
 
     async def deliver(self) -> None:
         """The outbox works until nothing waits any more."""
-        pipeline = self.world.pipeline
-        outbox = Outbox(self.world.ledger, pipeline.on_ledger, self.platform, self.world.inbox, self.world.clock)
+        world, pipeline = self.world, self.world.pipeline
+        outbox = Outbox(world.ledger, pipeline.on_ledger, pipeline.submit, self.platform, world.inbox, world.clock)
         running = asyncio.create_task(outbox.run())
         try:
             await until(lambda: not self.ledger.outbox_counts().get("waiting"))
