@@ -369,6 +369,19 @@ class SqlLedger:
             )
             return [_incidents.decode(document) for (document,) in rows]
 
+    def opened_incidents(self, since: int, until: int, after: str = "", limit: int = 500) -> list[Incident]:
+        with self.database.reading() as session:
+            rows = session.select(
+                "SELECT document FROM incident WHERE sort = 'incident' AND opened_at >= ? AND opened_at < ? "
+                "AND (opened_at > ? OR id > ?) ORDER BY opened_at, id LIMIT ?",
+                since,
+                until,
+                since,
+                after,
+                limit,
+            )
+            return [_incidents.decode(document) for (document,) in rows]
+
     def devices(self, community: str | None = None) -> list[Device]:
         with self.database.reading() as session:
             if community is None:

@@ -280,6 +280,11 @@ class Ledger(Protocol):
     def changed_incidents(self, since: int, after: str = "", limit: int = 500) -> list[Incident]:
         """The incidents (no notices) that changed at ``since`` (ms) or later, by id; those beyond the id ``after``."""
 
+    def opened_incidents(self, since: int, until: int, after: str = "", limit: int = 500) -> list[Incident]:
+        """The incidents (no notices) that were opened from ``since`` to before ``until`` (ms), by that time and id; of
+        those opened at ``since`` itself, the ones beyond the id ``after``. So a page goes on from the time and the id
+        of the last one."""
+
     def devices(self, community: str | None = None) -> list[Device]: ...
     def sources(self, community: str | None = None) -> list[SourceView]: ...
     def counts(self) -> dict[str, dict[str, int]]:

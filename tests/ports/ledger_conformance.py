@@ -717,6 +717,24 @@ class LedgerConformance:
         assert [*first, *rest] == cases[2:]
         assert ledger.changed_incidents(NOW + 3, rest[-1].id) == []
 
+    def test_opened_incidents_come_by_time_and_id_by_pages_and_without_notices(
+        self, ledger: SqlLedger, hand: Hand
+    ) -> None:
+        # Two at each millisecond, so that pages end between two of the same.
+        cases = [opened(number, key=str(number), opened_at=NOW + number // 2) for number in range(2, 10)]
+        notice = opened(10, key="10", sort=Sort.NOTICE, opened_at=NOW + 2)
+        closed = replace(cases[3], state="closed", revision=2, updated_at=NOW + 99)
+        hand.step(Step(incidents=(*reversed(cases), notice)))
+        hand.step(Step(incidents=(closed,)))
+        expected = [*cases[:3], closed, *cases[4:6]]
+
+        first = ledger.opened_incidents(NOW + 1, NOW + 4, limit=3)
+        rest = ledger.opened_incidents(first[-1].opened_at, NOW + 4, first[-1].id, limit=3)
+
+        assert [*first, *rest] == expected
+        assert ledger.opened_incidents(rest[-1].opened_at, NOW + 4, rest[-1].id) == []
+        assert ledger.opened_incidents(NOW + 1, NOW + 4) == expected
+
     def test_an_effect_is_entered_once(self, ledger: SqlLedger, hand: Hand) -> None:
         hand.step(Step(effects=(order(1),)))
 
