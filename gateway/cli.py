@@ -1,4 +1,4 @@
-"""The command line: ``python -m gateway serve | demo | check | test-rules | register | explain | migrate | …``."""
+"""The command line: ``python -m gateway serve | demo | check | test-rules | register | explain | appraise | …``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import json
 import logging
 import subprocess
 import sys
-from datetime import datetime
+from datetime import date, datetime, timedelta
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 from zoneinfo import ZoneInfo
@@ -16,8 +17,12 @@ import msgspec
 import typer
 
 from gateway import assembly
+from gateway.core.model import GridLevel
+from gateway.core.worktime import day_start
 from gateway.errors import GatewayError
 from gateway.runtime import checks
+from gateway.runtime.appraisal import By, Every, Question
+from gateway.runtime.appraising import appraise_ledger, render_csv, render_json
 from gateway.runtime.catalog_files import read_catalog
 from gateway.runtime.explaining import explain_device, explain_incident
 from gateway.runtime.holidays import render_holidays
@@ -31,6 +36,13 @@ from gateway.settings import read_settings
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 
 ConfigOption = Annotated[Path | None, typer.Option("--config", help="a TOML file; SCG_… variables override it")]
+
+
+class Form(StrEnum):
+    """How an answer is written."""
+
+    JSON = "json"
+    CSV = "csv"
 
 
 def main() -> None:
@@ -234,13 +246,53 @@ def reconcile(
     raise typer.Exit(1 if summary.left else 0)
 
 
-def parse_time(text: str) -> int:
+@app.command()
+def appraise(
+    by: Annotated[By, typer.Option(help="what the rows are")],
+    since: Annotated[str, typer.Option("--from", help="the first day, such as 2026-11-01, or a local time")],
+    until: Annotated[str, typer.Option("--to", help="the last day, which counts as a whole, or a local time")],
+    grid: Annotated[str, typer.Option(help="only what lies in the grid with this code, or below")] = "",
+    level: Annotated[GridLevel | None, typer.Option(help="with --by grid: only rows of this level")] = None,
+    every: Annotated[Every | None, typer.Option(help="a row for each of these periods")] = None,
+    form: Annotated[Form, typer.Option("--format", help="json, or csv for spreadsheets")] = Form.JSON,
+    config: ConfigOption = None,
+) -> None:
+    """Appraise (考核) the incidents opened in a period: how many, how soon people came and finished, on time or late,
+    returned, false, whistles answered. What counts stands in docs/appraisal.md."""
+    if level is not None and by is not By.GRID:
+        raise typer.BadParameter("--level goes with --by grid")
+    question = Question(by, parse_time(since, "--from"), parse_end(until), grid, level, every)
+    if question.since >= question.until:
+        raise typer.BadParameter("--from comes after --to")
+    settings = read_settings(config)
+    catalog = read_catalog(settings.profiles, settings.rules)
+    now = assembly.open_clock(settings)()
+    ledger = assembly.open_migrated_ledger(settings)
+    appraisal = appraise_ledger(ledger, catalog, question, now)
+    ledger.close()
+    if form is Form.JSON:
+        typer.echo(render_json(appraisal, question, now))
+    else:
+        # Spreadsheets know UTF-8 by its mark; bytes, so that the terminal's own encoding changes nothing.
+        typer.echo(render_csv(appraisal).encode("utf-8-sig"), nl=False)
+
+
+def parse_end(text: str) -> int:
+    """The moment at which a period ends: a day ends with its last minute. Raises GatewayError."""
+    try:
+        day = date.fromisoformat(text)
+    except ValueError:
+        return parse_time(text, "--to")
+    return day_start(day + timedelta(days=1))
+
+
+def parse_time(text: str, option: str = "--at") -> int:
     """ISO 8601; without a zone it is local (Asia/Shanghai). Milliseconds UTC. Raises GatewayError."""
     try:
         moment = datetime.fromisoformat(text)
     except ValueError as error:
         raise GatewayError(
-            "bad-time", f"{text!r} is no time", "--at", "write, for example, 2026-11-23T20:15:00"
+            "bad-time", f"{text!r} is no time", option, "write, for example, 2026-11-23T20:15:00"
         ) from error
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=ZoneInfo("Asia/Shanghai"))
