@@ -1,4 +1,5 @@
-"""``python -m tests.bench engine [--json]`` and ``python -m tests.bench pipeline --mode single|pack [--json]``."""
+"""``python -m tests.bench engine [--json]``, ``python -m tests.bench pipeline --mode single|pack [--json]`` and
+``python -m tests.bench appraisal [--incidents N] [--json]``."""
 
 from __future__ import annotations
 
@@ -17,6 +18,9 @@ def main() -> None:
     pipeline.add_argument("--mode", choices=("single", "pack"), required=True)
     pipeline.add_argument("--messages", type=int)
     pipeline.add_argument("--json", action="store_true")
+    appraisal = kinds.add_parser("appraisal", help="seconds to appraise a month on SQLite")
+    appraisal.add_argument("--incidents", type=int, default=50_000)
+    appraisal.add_argument("--json", action="store_true")
     drain = kinds.add_parser("drain", help="(used by pipeline) the gateway's side")
     drain.add_argument("count", type=int)
     args = parser.parse_args()
@@ -28,6 +32,10 @@ def main() -> None:
         from tests.bench.pipeline import run as run_pipeline
 
         result = run_pipeline(args.mode, args.messages)
+    elif args.kind == "appraisal":
+        from tests.bench.appraisal import run as run_appraisal
+
+        result = run_appraisal(args.incidents)
     else:
         from tests.bench.drain import run as run_drain
 
