@@ -30,7 +30,7 @@ from rich.text import Text
 
 from simulators.agents import AgentSource, give_addresses, is_unhurried, start_agents
 from simulators.district import COMMUNITIES, District, generate, write
-from simulators.handlers import Handlers, tell_stages
+from simulators.handlers import Handlers, show_stage, show_stages, tell_moment, tell_stages
 from simulators.player import PlayClock, Player, Tally
 from simulators.processes import ProgramEnded, Programs, read_incidents, running, stop_on_signal
 from simulators.scenario import Instance, Plan, compose, read_scenarios
@@ -60,6 +60,9 @@ PLAIN_S: Final = 10.0
 INTERRUPTED: Final = 130
 PICTURE_WIDTH: Final = 100
 SHOWN: Final = 12
+MOMENTS: Final = 4
+"""So many of the newest cases stand on the live screen, and of what has happened to cases lately."""
+
 LEVELS: Final = {"normal": ("一般", "cyan"), "urgent": ("紧急", "yellow"), "critical": ("特急", "bold red")}
 
 
@@ -186,7 +189,7 @@ async def _set_up(
         for task in tasks:
             task.cancel()
         raise
-    return _Demo(console, programs, platform, seed, district, plan, clock, player, tasks)
+    return _Demo(console, programs, platform, now, seed, district, plan, clock, player, tasks)
 
 
 class _Demo:
@@ -197,6 +200,7 @@ class _Demo:
         console: Console,
         programs: Programs,
         platform: str,
+        settings: Mapping[str, str],
         seed: int,
         district: District,
         plan: Plan,
@@ -206,6 +210,7 @@ class _Demo:
     ) -> None:
         self._console = console
         self._programs = programs
+        self._settings = settings
         self._client = httpx.AsyncClient(base_url=platform, trust_env=False, timeout=10)
         self._seed = seed
         self._district = district
@@ -215,8 +220,9 @@ class _Demo:
         self._stored: list[Mapping[str, Any]] = []
         self._handlers = Handlers(self._client, clock.now, lambda: self._stored, seed)
         self._working = asyncio.create_task(self._handlers.run())
-        self._tasks = [*tasks, asyncio.create_task(self._read_stored()), self._working]
+        self._tasks: list[asyncio.Task[Any]] = [*tasks, asyncio.create_task(self._read_stored()), self._working]
         self._stages = ""
+        self._appraisal = ""
         self._notices: dict[str, int] = {}
         self._causes: list[Instance] = []
         self._near_misses = 0
@@ -253,14 +259,19 @@ class _Demo:
             view.stage = "draining"
             self._stages = tell_stages(self._stored)
             self._notices = dict(self._programs.stats.get("notices", {}))
+            appraising = asyncio.create_task(self._programs.appraise(_iso(begins), _iso(until), self._settings))
+            self._tasks.append(appraising)
             if is_last:
                 await player.drain(DRAIN_S, show)
+                self._appraisal = _tell_appraisal(await appraising)
                 self._working.cancel()
                 view.stage = "finishing"
+                view.say("收班 the hour is over, and the people finish what is open")
                 await self._handlers.finish()
                 await self._settle(show)
             else:
                 await player.play(until + BETWEEN_MS, show)
+                self._appraisal = _tell_appraisal(await appraising)
         outcome = self._judge(is_last=is_last)
         self._summarise(outcome)
         return outcome
@@ -335,7 +346,8 @@ class _Demo:
                 "报警到回执 alarm to receipt",
                 f"p50 {outcome.p50_ms} ms, p99 {outcome.p99_ms} ms (real time), {tally.resent} sent again",
             ),
-            ("办理 handling at the end of the hour", self._stages),
+            ("整点办理 stages as the hour ends", self._stages),
+            ("考核 appraisal of the hour", self._appraisal),
             ("平台回传 acts by callback", _tell(self._handlers.answers)),
             ("不可信值 values not believed", _tell(stats.get("rejected", {}))),
             ("隔离消息 quarantined", _tell(stats.get("quarantined", {}))),
@@ -381,7 +393,8 @@ class _View:
         self._until = until
         self._plain = not console.is_terminal
         self._live: Live | None = None
-        self._shown: set[str] = set()
+        self._shown: dict[str, int] = {}
+        self._moments: list[str] = []
         self._last = (time.perf_counter(), tally.readings)
         self._rate = 0.0
         self._next = 0.0
@@ -400,6 +413,10 @@ class _View:
         with Live(console=self._console, auto_refresh=False, transient=True) as self._live:
             yield
 
+    def say(self, words: str) -> None:
+        """Tells once what comes next."""
+        self._console.print(f"[dim]· {words}[/dim]")
+
     def update(self, now: int, stats: Mapping[str, Any], stored: list[Mapping[str, Any]]) -> None:
         """Called often; draws some times a second."""
         real = time.perf_counter()
@@ -413,30 +430,46 @@ class _View:
         if self._live is not None:
             now = min(now, self._until)
             self._progress.update(self._bar, completed=now - self._begins, description=f"{_clock(now)} {self.stage}")
-            self._live.update(Group(self._numbers(stats, len(opened)), _newest(opened), self._progress), refresh=True)
+            self._moments = [*self._moments, *self._news(opened, with_new=False)][-MOMENTS:]
+            moments = Text("\n".join(self._moments), style="dim")
+            self._live.update(
+                Group(self._numbers(stats, opened), _newest(opened), moments, self._progress), refresh=True
+            )
             return
-        for incident in opened:
-            if incident["id"] not in self._shown and incident["opened_at"] >= self._begins:
-                self._shown.add(incident["id"])
-                self._console.print(_row(incident), markup=False)
+        for line in self._news(opened, with_new=True):
+            self._console.print(line, markup=False)
         if real - self._told >= PLAIN_S:
             self._told = real
-            self._console.print(f"[dim]· {_clock(now)} {self._numbers(stats, len(opened)).plain}[/dim]")
+            self.say(f"{_clock(now)} {self._numbers(stats, opened).plain}")
 
-    def _numbers(self, stats: Mapping[str, Any], opened: int) -> Text:
+    def _news(self, opened: list[Mapping[str, Any]], *, with_new: bool) -> list[str]:
+        """What has happened to the cases since this was asked last, by time: new ones, and moments of known ones."""
+        found: list[tuple[int, str]] = []
+        for incident in opened:
+            id, timeline = incident["id"], incident["timeline"]
+            if id not in self._shown and with_new and incident["opened_at"] >= self._begins:
+                found.append((incident["opened_at"], _row(incident)))
+            for line in timeline[self._shown.get(id, 0) :]:
+                moment = tell_moment(incident, line) if line["at"] >= self._begins else None
+                if moment is not None:
+                    found.append((line["at"], f"{_clock(line['at'])} {moment}"))
+            self._shown[id] = len(timeline)
+        return [text for _, text in sorted(found)]
+
+    def _numbers(self, stats: Mapping[str, Any], opened: list[Mapping[str, Any]]) -> Text:
         outbox = stats.get("outbox", {})
         latencies = sorted(self._tally.latencies)
         p50, p99 = (_quantile_ms(latencies, share) or 0 for share in (0.5, 0.99))
         return Text(
-            f"读数 {self._rate:,.0f}/s   报警 {self._tally.alarms:,}   事件 {opened}   "
+            f"读数 {self._rate:,.0f}/s   报警 {self._tally.alarms:,}   事件 {len(opened)}   "
             f"已送达 {outbox.get('done', 0)}   待送 {outbox.get('waiting', 0)}   "
-            f"报警→回执 p50 {p50:.0f} ms, p99 {p99:.0f} ms"
+            f"报警→回执 p50 {p50:.0f} ms, p99 {p99:.0f} ms   办理 {show_stages(opened)}"
         )
 
 
 def _newest(opened: list[Mapping[str, Any]]) -> Table:
     table = Table(box=None, pad_edge=False, show_header=True, header_style="dim")
-    for name in ("时间", "级别", "编号", "地点", "类别", "事件"):
+    for name in ("时间", "级别", "编号", "地点", "类别", "事件", "办理"):
         table.add_column(name, no_wrap=True, overflow="ellipsis")
     for incident in opened[-SHOWN:]:
         zh, style = LEVELS[incident["level"]]
@@ -447,6 +480,7 @@ def _newest(opened: list[Mapping[str, Any]]) -> Table:
             incident["place_name"],
             incident["category"],
             incident["title"]["zh"].removeprefix(incident["place_name"]).strip(),
+            show_stage(incident),
         )
     return table
 
@@ -481,6 +515,24 @@ def _with_states(district: District, plan: Plan) -> District:
 
 def _tell(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{name} {count}" for name, count in sorted(counts.items())) or "none"
+
+
+def _tell_appraisal(total: Mapping[str, Any]) -> str:
+    """The appraisal in a line: what a manager looks at first."""
+
+    def minutes(name: str) -> str:
+        return "none" if total[name] is None else f"{total[name] / 60_000:.1f} min"
+
+    return (
+        f"{total['number']} opened: response median {minutes('response_median_ms')}, "
+        f"90 % {minutes('response_p90_ms')}; {total['closed']} closed, median {minutes('closing_median_ms')}, "
+        f"{total['in_time']} of them in time; {total['steps_in_time']} of {total['steps']} steps in time; "
+        f"{total['whistles_answered']} of {total['whistles']} whistles answered"
+    )
+
+
+def _iso(now: int) -> str:
+    return datetime.fromtimestamp(now / 1000, ZoneInfo("Asia/Shanghai")).isoformat(timespec="milliseconds")
 
 
 def _clock(now: int) -> str:

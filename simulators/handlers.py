@@ -6,6 +6,7 @@ Everything that they do goes the way of a real platform's people: an act there, 
 from __future__ import annotations
 
 import asyncio
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from random import Random
@@ -13,6 +14,7 @@ from typing import Any, Final
 
 import httpx
 
+from gateway.core.moves import GATEWAY, STATE_TITLES, State
 from simulators.processes import read_incidents
 
 MINUTE_MS: Final = 60_000
@@ -46,6 +48,8 @@ PACE_MS: Final = {
 """From when a step is awaited to when it is done; whoever is late takes six times as long. Our choice."""
 
 Incident = Mapping[str, Any]
+
+_DAY: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2} ")
 
 
 class Handlers:
@@ -145,10 +149,52 @@ class Handlers:
 
 
 def tell_stages(incidents: Sequence[Incident]) -> str:
-    """How the cases stand, in a line."""
-    states = Counter(incident["state"] for incident in incidents)
-    late = sum(any(line["what"] == "overdue" for line in incident["timeline"]) for incident in incidents)
+    """How the cases stand, in a line, in the loop's order."""
     whistled = [whistle for incident in incidents for whistle in incident["whistles"]]
     reported = sum(whistle["reported_at"] is not None for whistle in whistled)
-    stages = ", ".join(f"{count} {state.replace('_', ' ')}" for state, count in states.items())
-    return f"{stages or 'none'}; {late} were late, {len(whistled)} whistled up, {reported} reported in"
+    counts = _count_stages(incidents)
+    stages = ", ".join(f"{STATE_TITLES[state]['zh']} {STATE_TITLES[state]['en']} {counts[state]}" for state in counts)
+    late = sum(map(_is_late, incidents))
+    return f"{stages or 'none'}; 超时 late {late}, 吹哨 whistled up {len(whistled)}, 报到 reported in {reported}"
+
+
+def show_stages(incidents: Sequence[Incident]) -> str:
+    """The same in a few characters: ``派遣 3 处置 4 结案 1 超时 2``."""
+    late = sum(map(_is_late, incidents))
+    shown = [f"{STATE_TITLES[state]['zh']} {count}" for state, count in _count_stages(incidents).items()]
+    return " ".join([*shown, *([f"超时 {late}"] if late else [])])
+
+
+def show_stage(incident: Incident) -> str:
+    """A case's stage, whether it is late and whether a higher grid was called: ``处置 超时 吹哨``."""
+    marks = [STATE_TITLES[State(incident["state"])]["zh"]]
+    return " ".join([*marks, *(["超时"] if _is_late(incident) else []), *(["吹哨"] if incident["whistles"] else [])])
+
+
+def tell_moment(incident: Incident, line: Mapping[str, Any]) -> str | None:
+    """A line of the timeline that one wants to see as it happens; None for all others."""
+    match line["what"]:
+        case "overdue":
+            due = _DAY.sub("", line["why"].partition(": ")[0])
+            zh, what = "超时", due.replace("_", " ")
+        case "dispatch" if line["who"] == GATEWAY:
+            zh, what = "派遣", "by the gateway itself: nobody has called back"
+        case "whistle":
+            zh, what = "吹哨", f"{line['who']} calls {line['why'].rpartition('; ')[2]}"
+        case "report_in":
+            zh, what = "报到", f"{line['why'].rpartition('; ')[2]} has come"
+        case "close" | "false_alarm" | "cancel":
+            minutes = (line["at"] - incident["opened_at"]) / MINUTE_MS
+            zh, what = ("结案" if line["what"] == "close" else "误报"), f"{minutes:.0f} min after it was opened"
+        case _:
+            return None
+    return f"{zh} {incident['number']} {what}"
+
+
+def _count_stages(incidents: Sequence[Incident]) -> dict[State, int]:
+    counts = Counter(incident["state"] for incident in incidents)
+    return {state: counts[state] for state in State if counts[state]}
+
+
+def _is_late(incident: Incident) -> bool:
+    return any(line["what"] == "overdue" for line in incident["timeline"])

@@ -108,12 +108,23 @@ class Programs:
 
     async def list_cases(self) -> list[dict[str, Any]]:
         """The incidents and notices in the gateway's ledger. Raises ProgramEnded when it cannot be read."""
-        arguments = ["-m", "gateway", "incidents", "--limit", "1000000"]
-        process = await self._spawn("incidents", arguments, self._settings)
+        return [json.loads(line) for line in (await self._ask("incidents", "--limit", "1000000")).splitlines()]
+
+    async def appraise(self, since: str, until: str, settings: Mapping[str, str]) -> dict[str, Any]:
+        """The gateway's own appraisal of all incidents that were opened between two times (ISO 8601), in one row.
+        Raises ProgramEnded when the ledger cannot be read."""
+        question = ("--by", "community", "--from", since, "--to", until)
+        return dict(json.loads(await self._ask("appraise", *question, settings=settings))["total"])
+
+    async def _ask(self, command: str, *arguments: str, settings: Mapping[str, str] | None = None) -> bytes:
+        """What a command of the gateway's prints."""
+        process = await self._spawn(
+            command, ["-m", "gateway", command, *arguments], self._settings | dict(settings or {})
+        )
         out, _ = await process.communicate()
         if process.returncode != 0:
-            raise ProgramEnded(self._last_words("incidents"))
-        return [json.loads(line) for line in out.splitlines()]
+            raise ProgramEnded(self._last_words(command))
+        return out
 
     @property
     def ended(self) -> bool:

@@ -43,3 +43,10 @@ def test_what_waited_in_the_broker_is_judged_and_committed(mode: str, messages: 
     assert result["readings_per_s"] > 0
     assert result["ceiling_per_s"] > 0
     assert result["ratio_to_ceiling"] == pytest.approx(result["readings_per_s"] / result["ceiling_per_s"], rel=0.02)
+
+
+def test_a_month_is_appraised() -> None:
+    result = bench("appraisal", "--incidents", "50")
+
+    assert result["incidents"] == 50
+    assert {"by_grid_s", "by_device_s"} <= set(result)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -83,6 +84,8 @@ def test_the_last_line_has_these_keys_in_this_order_and_is_json_also_without_an_
     assert json.loads(outcome(p50_ms=None).line())["p50_ms"] is None
 
 
+CLOCK = re.compile(r"[0-9]{2}:[0-9]{2}:[0-9]{2}")
+
 # --- the whole of it -----------------------------------------------------------------------------------------------
 
 
@@ -146,6 +149,10 @@ def test_an_hour_comes_to_its_causes(start_demo: Any, broker: str) -> None:
     assert last["devices"] == 20 * 106
     assert last["readings"] > 15_000
     assert 0 < last["p50_ms"] <= last["p99_ms"]
+    # Stages move while it plays: people are late, one calls a higher grid, which comes, and cases are closed.
+    said = {words[1] for line in lines if (words := line.split())[1:] and CLOCK.fullmatch(words[0])}
+    assert {"超时", "吹哨", "报到", "结案"} <= said, "".join(lines)
+    assert re.search(r"[01] of 1 whistles answered", " ".join("".join(lines).split())), "".join(lines)
     assert status == 0
     assert list(demo.folder.glob("scg-*")) == []
 
