@@ -277,6 +277,62 @@ rejected = _table(
     PrimaryKeyConstraint("community", "source", "device", "reading", "reason"),
 )
 
+account = _table(
+    "account",
+    Column("id", Text, primary_key=True),
+    Column("name", Text, nullable=False, unique=True),
+    Column("portal", Text, unique=True),
+    Column("revision", NUMBER, nullable=False),
+    Column("document", LargeBinary, nullable=False),
+)
+
+session = _table(
+    "session",
+    Column("id", Text, primary_key=True),
+    Column("account", Text, ForeignKey("account.id"), nullable=False),
+    Column("stage", Text, nullable=False),
+    Column("created_at", NUMBER, nullable=False),
+    Column("seen_at", NUMBER, nullable=False),
+    Column("address", Text, nullable=False),
+    Column("agent", Text, nullable=False),
+    Column("way", Text, nullable=False),
+    Index("ix_session_account", "account"),
+)
+
+token = _table(
+    "token",
+    Column("id", Text, primary_key=True),
+    Column("hash", Text, nullable=False, unique=True),
+    Column("account", Text, ForeignKey("account.id"), nullable=False),
+    Column("created_at", NUMBER, nullable=False),
+    Column("used_at", NUMBER),
+    Column("document", LargeBinary, nullable=False),
+    Index("ix_token_account", "account"),
+)
+
+# Append-only: triggers refuse everything else (migration 0004).
+audit = _table(
+    "audit",
+    Column("seq", NUMBER, primary_key=True, autoincrement=False),
+    Column("at", NUMBER, nullable=False),
+    Column("who", Text, nullable=False),
+    Column("role", Text, nullable=False),
+    Column("what", Text, nullable=False),
+    Column("about", Text, nullable=False),
+    Column("address", Text, nullable=False),
+    Column("outcome", Text, nullable=False),
+    Column("detail", Text, nullable=False),
+    Column("hash", Text, nullable=False),
+)
+
+# Its one row is where the log ends; whoever appends holds it.
+audit_head = _table(
+    "audit_head",
+    Column("id", NUMBER, primary_key=True, autoincrement=False),
+    Column("seq", NUMBER, nullable=False),
+    Column("hash", Text, nullable=False),
+)
+
 meta = _table(
     "meta",
     Column("name", Text, primary_key=True),

@@ -43,12 +43,14 @@ class Sort(StrEnum):
 
 
 class Role(StrEnum):
-    """Who acts: 管理员, 审计员, 调度员, 网格员, 物业, 测试, 平台 (the central platform, a machine), 居民.
+    """Who acts: the three officers (三员: 系统管理员, 审计管理员, 安全管理员), 调度员, 网格员, 物业, 测试, 平台 (the
+    central platform, a machine), 居民.
 
     ``gateway`` is the gateway itself, which acts when time has passed."""
 
     ADMINISTRATOR = "administrator"
     AUDITOR = "auditor"
+    SECURITY = "security"
     DISPATCHER = "dispatcher"
     GRID_WORKER = "grid_worker"
     PROPERTY_MANAGER = "property_manager"
