@@ -16,25 +16,33 @@ from typing import Final
 
 import uvicorn
 
+from gateway.adapters.accounts import SqlAccounts
 from gateway.adapters.broker import EmbeddedBroker
-from gateway.adapters.ledger import open_ledger
+from gateway.adapters.ledger import SqlLedger, open_ledger
 from gateway.adapters.mqtt import BrokerSettings, MqttInbox
 from gateway.adapters.notify import MailNotifier, TextMessageNotifier, WebhookNotifier
 from gateway.adapters.platform import SHORTEST_KEY, HttpPlatform
+from gateway.adapters.portal import OpenIdPortal
+from gateway.adapters.secrets import ArgonSecrets
 from gateway.core.catalog import Catalog, build_catalog
+from gateway.core.model import Role
 from gateway.core.worktime import DAY_MS
 from gateway.errors import GatewayError
+from gateway.runtime.access import ROLE_TITLES
 from gateway.runtime.catalog_files import read_catalog
 from gateway.runtime.clock import ForwardClock, RunningClock
 from gateway.runtime.door import DoorClient, DoorServer
 from gateway.runtime.notifying import Teller
+from gateway.runtime.officers import Officers
 from gateway.runtime.outbox import Outbox
 from gateway.runtime.pipeline import Pipeline
 from gateway.runtime.plates import PlateSeal, load_key
 from gateway.runtime.ports import Ledger, Notifier, PlatformAway
 from gateway.runtime.reconciling import Difference, Reconciler, Summary
+from gateway.runtime.signing import MINUTE_MS, Policy, SignIn
 from gateway.runtime.writer import Catalogs
 from gateway.settings import Settings
+from gateway.web.access import Gate, Site
 from gateway.web.app import create_app
 
 log = logging.getLogger(__name__)
@@ -48,7 +56,7 @@ def open_clock(settings: Settings) -> RunningClock:
     return RunningClock(clock.speed, clock.anchor_real, clock.anchor)
 
 
-def open_migrated_ledger(settings: Settings) -> Ledger:
+def open_migrated_ledger(settings: Settings) -> SqlLedger:
     """The ledger, its tables brought up to date."""
     settings.data.mkdir(parents=True, exist_ok=True)
     ledger = open_ledger(settings.ledger_url)
@@ -174,6 +182,40 @@ def open_notifiers(settings: Settings) -> list[Notifier]:
     return ways
 
 
+def open_sign_in(settings: Settings, ledger: SqlLedger) -> SignIn:
+    """Accounts with the rules of signing in. Their clock is real time, also where the gateway's runs faster."""
+    web = settings.web
+    unknown = sorted(set(web.second_factor) - set(ROLE_TITLES))
+    if unknown:
+        known = ", ".join(ROLE_TITLES)
+        raise GatewayError("bad-setting", f"there is no role {unknown[0]}", "web.second_factor", f"known: {known}")
+    policy = Policy(
+        idle_ms=web.idle_minutes * MINUTE_MS,
+        session_ms=web.session_hours * 60 * MINUTE_MS,
+        password_ms=web.password_days * DAY_MS,
+        attempts=web.lock_attempts,
+        lock_ms=web.lock_minutes * MINUTE_MS,
+        second_factor=frozenset(Role(name) for name in web.second_factor),
+        portal_has_factor=web.portal is not None and web.portal.has_second_factor,
+    )
+    secrets = ArgonSecrets(load_key(settings.data / "accounts.key"))
+    return SignIn(SqlAccounts(ledger.database), secrets, RunningClock(), policy)
+
+
+def open_portal(settings: Settings) -> OpenIdPortal | None:
+    """The city's portal for signing in, or None where none is configured."""
+    portal = settings.web.portal
+    if portal is None:
+        return None
+    secret = (
+        _read_secret(portal.client_secret_file, "web.portal.client_secret_file") if portal.client_secret_file else ""
+    )
+    context = ssl.create_default_context(cafile=str(portal.ca_file)) if portal.ca_file is not None else True
+    return OpenIdPortal(
+        portal.issuer, portal.client_id, secret, portal.claim, portal.scope, portal.title, RunningClock(), context
+    )
+
+
 def _read_secret(path: Path, setting: str) -> str:
     try:
         return path.read_text(encoding="utf-8").strip()
@@ -255,14 +297,23 @@ async def serve_web(settings: Settings) -> None:
         if short or not keys:
             what = f"key {short[0]} is shorter than {SHORTEST_KEY} bytes" if short else "it holds no key"
             raise GatewayError("platform-key", what, "web.platform_keys", "write one key a line")
-    app = create_app(ledger, DoorClient(settings.door_path), catalog, keys)
+    sign_in = open_sign_in(settings, ledger)
+    app = create_app(
+        ledger,
+        DoorClient(settings.door_path),
+        catalog,
+        keys,
+        gate=Gate(sign_in, Officers(sign_in, ledger), Site(section.public_url)),
+        portal=open_portal(settings),
+        trusted_proxies=section.trusted_proxies,
+    )
     try:
         listening = socket.create_server((section.host, section.port))
     except OSError as error:
         where = f"{section.host}:{section.port}"
         raise GatewayError("web-port", f"cannot listen: {error.strerror}", where, "set SCG_WEB__PORT") from error
     with listening:
-        config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False)
+        config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False, proxy_headers=False)
         host, port = listening.getsockname()[:2]
         _say({"event": "ready", "web": f"http://{host}:{port}"})
         await uvicorn.Server(config).serve(sockets=[listening])

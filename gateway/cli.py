@@ -17,6 +17,7 @@ import msgspec
 import typer
 
 from gateway import assembly
+from gateway.cli_accounts import account_app, audit_app
 from gateway.core.model import GridLevel
 from gateway.core.worktime import day_start
 from gateway.errors import GatewayError
@@ -27,6 +28,7 @@ from gateway.runtime.catalog_files import read_catalog
 from gateway.runtime.explaining import explain_device, explain_incident
 from gateway.runtime.holidays import render_holidays
 from gateway.runtime.moves_page import render_moves
+from gateway.runtime.permissions_page import render_permissions
 from gateway.runtime.ports import LedgerDown
 from gateway.runtime.reconciling import Difference
 from gateway.runtime.registrar import read_district, register, write_credentials
@@ -34,6 +36,8 @@ from gateway.runtime.writer import without_collector
 from gateway.settings import read_settings
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
+app.add_typer(account_app, name="account")
+app.add_typer(audit_app, name="audit")
 
 ConfigOption = Annotated[Path | None, typer.Option("--config", help="a TOML file; SCG_… variables override it")]
 
@@ -74,7 +78,7 @@ def serve(
 
 @app.command()
 def web(config: ConfigOption = None) -> None:
-    """Run the web process beside the gateway: health, and the central platform's callbacks."""
+    """Run the web process beside the gateway: its pages, health, and the central platform's callbacks."""
     asyncio.run(assembly.serve_web(read_settings(config)))
 
 
@@ -109,6 +113,12 @@ def holidays() -> None:
 def moves() -> None:
     """Print the table of moves: the part of docs/governance.md between its marks."""
     typer.echo(render_moves(), nl=False)
+
+
+@app.command()
+def permissions() -> None:
+    """Print who may do what: the part of docs/security.md between its marks."""
+    typer.echo(render_permissions(), nl=False)
 
 
 @app.command()

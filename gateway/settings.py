@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 
 from gateway.errors import GatewayError
 
@@ -50,13 +50,49 @@ class PlatformSection(_Section):
     key_file: Path | None = None
 
 
+def _split(value: object) -> object:
+    """A list in one variable of the environment: ``a,b c``."""
+    return value.replace(",", " ").split() if isinstance(value, str) else value
+
+
+Words = Annotated[tuple[str, ...], BeforeValidator(_split)]
+_PositiveInt = Annotated[int, Field(gt=0)]
+
+
+class PortalSection(_Section):
+    """Sign-in by the city's unified portal (OpenID Connect): its ``issuer``, what we are there, and the ``claim`` of
+    its id token that names an account's portal identity. ``has_second_factor``: it has asked for one already."""
+
+    issuer: str
+    client_id: str
+    client_secret_file: Path | None = None
+    claim: str = "sub"
+    scope: str = "openid profile"
+    title: str = "统一门户 / City portal"
+    has_second_factor: bool = False
+    ca_file: Path | None = None
+
+
 class WebSection(_Section):
     """The web process (`python -m gateway web`): where it listens (``port`` 0: a free one), and the file with the keys,
-    one a line, by which the central platform signs what its people do."""
+    one a line, by which the central platform signs what its people do.
+
+    ``public_url`` is where people reach it by a proxy that ends TLS (docs/security.md); without one they do on this
+    machine only. ``trusted_proxies`` are the addresses or networks of such proxies: of them alone it is believed who
+    asks. ``second_factor``: the roles that need one."""
 
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8080
     platform_keys: Path | None = None
+    public_url: Annotated[str, Field(pattern=r"^https?://[^/\s]+/?$")] | None = None
+    trusted_proxies: Words = ()
+    idle_minutes: _PositiveInt = 30
+    session_hours: _PositiveInt = 12
+    password_days: _PositiveInt = 90
+    lock_attempts: _PositiveInt = 5
+    lock_minutes: _PositiveInt = 15
+    second_factor: Words = ("administrator", "security", "auditor", "dispatcher")
+    portal: PortalSection | None = None
 
 
 class MailSection(_Section):

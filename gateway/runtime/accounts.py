@@ -265,3 +265,25 @@ class Secrets(Protocol):
 
 class SealBroken(Exception):
     """A sealed secret cannot be opened: it is another account's or installation's, or was changed."""
+
+
+class PortalAway(Exception):
+    """The portal cannot be asked now; ``str()`` says why, for the log."""
+
+
+class PortalRefused(Exception):
+    """What came from the portal is not to be believed, or it says no; ``str()`` says why, for the log."""
+
+
+class Portal(Protocol):
+    """The city's unified portal, which says who somebody is (OpenID Connect)."""
+
+    title: str
+
+    async def begin(self, redirect: str, state: str, nonce: str, verifier: str) -> str:
+        """Where to send the browser. Raises PortalAway."""
+
+    async def finish(self, redirect: str, code: str, nonce: str, verifier: str) -> str:
+        """Who it is, by the configured claim. Raises PortalAway, PortalRefused."""
+
+    async def close(self) -> None: ...

@@ -41,14 +41,14 @@ def mask_plate(plate: str) -> str:
 
 
 def load_key(path: Path) -> bytes:
-    """The installation's plate key, made at the first start. Raises GatewayError when the file holds none."""
+    """A key of this installation, made at the first start. Raises GatewayError when the file holds none."""
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         _make_key(path)
     key = path.read_bytes()
     if len(key) != KEY_BYTES:
-        what = f"it is no plate key: it has {len(key)} bytes, not {KEY_BYTES}"
-        raise GatewayError("plate-key", what, str(path), "restore it from a backup")
+        what = f"it is no key: it has {len(key)} bytes, not {KEY_BYTES}"
+        raise GatewayError("bad-key", what, str(path), "restore it from a backup")
     return key
 
 

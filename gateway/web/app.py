@@ -1,4 +1,4 @@
-"""The application: health, and the central platform's callbacks."""
+"""The application: health, the central platform's callbacks, and, with a gate, the pages behind it."""
 
 from __future__ import annotations
 
@@ -7,17 +7,22 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
 
-from fastapi import FastAPI, Request, Response
+from fastapi import Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from gateway.core.catalog import Catalog
+from gateway.runtime.accounts import Portal
 from gateway.runtime.clock import RunningClock
 from gateway.runtime.door import DoorClient
 from gateway.runtime.ports import Clock, Ledger, LedgerDown
+from gateway.web.access import Gate, SignInNeeded, check_routes, lead_to_sign_in, public, wants_page
 from gateway.web.callbacks import RETRY, route_callbacks
 from gateway.web.guard import Guard
+from gateway.web.login import route_login
+from gateway.web.pages import Pages
 from gateway.web.problems import Problem
 
 BODY_LIMIT: Final = 256 * 1024
@@ -32,17 +37,29 @@ def create_app(
     catalog: Catalog,
     platform_keys: Sequence[bytes] = (),
     clock: Clock | None = None,
+    gate: Gate | None = None,
+    portal: Portal | None = None,
+    trusted_proxies: Sequence[str] = (),
 ) -> FastAPI:
-    """The web process as an ASGI application. Without ``platform_keys`` no callback is taken. ``clock`` is real time,
-    also where the gateway's runs faster: it judges what comes from outside."""
+    """The web process as an ASGI application. Without ``platform_keys`` no callback is taken, and without a ``gate``
+    nobody signs in: then there are no pages. ``clock`` is real time, also where the gateway's runs faster: it judges
+    what comes from outside. Of ``trusted_proxies`` it is believed who asks.
+
+    Raises RuntimeError for a route that does not say who may come."""
+    pages = Pages() if gate is not None else None
 
     @asynccontextmanager
     async def live(app: FastAPI) -> AsyncIterator[None]:
         yield
         await door.close()
+        if portal is not None:
+            await portal.close()
 
     app = FastAPI(title="Smart Community Gateway", openapi_url=None, docs_url=None, redoc_url=None, lifespan=live)
-    app.add_middleware(Guard, limit=BODY_LIMIT)
+    app.state.gate = gate
+    app.add_middleware(Guard, limit=BODY_LIMIT, is_secure=gate is not None and gate.site.is_secure)
+    if trusted_proxies:
+        app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=list(trusted_proxies))
     app.include_router(
         route_callbacks(ledger, door, catalog.mapping.actions, platform_keys, clock or RunningClock()),
     )
@@ -50,24 +67,42 @@ def create_app(
     @app.exception_handler(HTTPException)
     async def explain(request: Request, error: HTTPException) -> Response:
         if isinstance(error, Problem):
-            return error.respond()
+            return await answer(request, error)
         code = _CODES.get(error.status_code, "not-so")
         where = f"{request.method} {request.url.path[:200]}"
         detail = where if error.status_code in _CODES else error.detail
-        return Problem(error.status_code, code, detail, headers=error.headers).respond()
+        return await answer(request, Problem(error.status_code, code, detail, headers=error.headers))
 
     @app.exception_handler(RequestValidationError)
     async def explain_fields(request: Request, error: RequestValidationError) -> Response:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        return Problem(422, "not-valid", f"{where}: {first['msg']}").respond()
+        return await answer(request, Problem(422, "not-valid", f"{where}: {first['msg']}"))
 
-    @app.get("/healthz")
+    @app.exception_handler(LedgerDown)
+    async def explain_ledger(request: Request, error: LedgerDown) -> Response:
+        return await answer(request, Problem(503, "ledger-down", "the ledger cannot be used now", headers=RETRY))
+
+    async def answer(request: Request, problem: Problem) -> Response:
+        """A problem for programs, a page for people."""
+        if gate is None or pages is None or not wants_page(request):
+            return problem.respond()
+        if isinstance(problem, SignInNeeded):
+            return lead_to_sign_in(request, problem)
+        try:
+            visit = await gate.look(request)
+        except LedgerDown:
+            return problem.respond()
+        page = pages.respond(request, visit, "problem.html", problem.status_code, problem=problem)
+        page.headers.update(problem.headers or {})
+        return page
+
+    @app.get("/healthz", dependencies=[_watched])
     async def healthz() -> dict[str, str]:
         """This process is alive."""
         return {"status": "alive"}
 
-    @app.get("/readyz")
+    @app.get("/readyz", dependencies=[_watched])
     async def readyz() -> Response:
         """Whether the ledger can be read and the gateway stands behind the door."""
         try:
@@ -80,4 +115,10 @@ def create_app(
         body = {"ledger": "readable" if is_readable else "down", "gateway": "there" if is_open else "not there"}
         return JSONResponse(body, 200 if is_ready else 503, None if is_ready else RETRY)
 
+    if gate is not None and pages is not None:
+        app.include_router(route_login(pages, portal))
+    check_routes(app.routes)
     return app
+
+
+_watched: Final = Depends(public("whoever watches this machine asks, and it tells no more than that it lives"))

@@ -8,7 +8,7 @@ import hmac
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Depends, Request
 
 from gateway.core.model import Incident, OperatorAction
 from gateway.runtime.callbacks import (
@@ -22,6 +22,7 @@ from gateway.runtime.callbacks import (
 )
 from gateway.runtime.door import DoorClient, DoorClosed, DoorRefused
 from gateway.runtime.ports import Clock, Ledger, LedgerDown
+from gateway.web.access import public
 from gateway.web.problems import Problem
 
 SIGNATURE_HEADER: Final = "Gateway-Signature"
@@ -34,7 +35,7 @@ def route_callbacks(
     """The way in for the platform. ``verbs``: its word → our move; each of ``keys`` is good; ``clock`` is real time."""
     router = APIRouter()
 
-    @router.post("/platform/callbacks")
+    @router.post("/platform/callbacks", dependencies=[Depends(public("each call is signed with the platform's key"))])
     async def take_callback(request: Request) -> dict[str, str]:
         """An act of the platform's people on an incident: done, or in words why not."""
         body = await request.body()
