@@ -10,13 +10,13 @@ import asyncio
 import hashlib
 import hmac
 import ipaddress
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 from urllib.parse import quote, urlsplit
 
 from fastapi import Request, Response
 from fastapi.dependencies.models import Dependant
-from fastapi.routing import APIRoute
+from fastapi.routing import iter_route_contexts
 from msgspec import Struct
 from starlette.responses import RedirectResponse
 from starlette.routing import BaseRoute, Mount
@@ -34,6 +34,9 @@ LOOPBACK_COOKIE: Final = "scg"
 
 CSRF_HEADER: Final = "X-CSRF-Token"
 CSRF_FIELD: Final = "csrf"
+STATIC: Final = "static"
+"""The name under which the folder of static files is mounted: nobody needs to sign in for those."""
+
 SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
 REQUESTS: Final = Rate(600, MINUTE_MS)
@@ -280,26 +283,42 @@ def gate_of(request: Request) -> Gate:
     return gate
 
 
-def find_marks(route: APIRoute) -> list[Authorise | Midway | Public]:
-    """What a route says of who may come."""
+Mark = Authorise | Midway | Public
 
-    def walk(dependant: Dependant) -> Iterator[Authorise | Midway | Public]:
-        if isinstance(dependant.call, Authorise | Midway | Public):
+
+class Marked(Struct, frozen=True):
+    """A route, and what it says of who may come."""
+
+    method: str
+    path: str
+    marks: tuple[Mark, ...]
+
+
+def list_routes(routes: Sequence[BaseRoute]) -> list[Marked]:
+    """Every route of an application with all its routers; the folder of static files is none."""
+
+    def walk(dependant: Dependant) -> Iterator[Mark]:
+        if isinstance(dependant.call, Mark):
             yield dependant.call
         for inner in dependant.dependencies:
             yield from walk(inner)
 
-    return list(walk(route.dependant))
-
-
-def check_routes(routes: Iterable[BaseRoute]) -> None:
-    """Raises RuntimeError for a route that does not say who may come: it would be open to everybody by oversight."""
-    for route in routes:
-        if isinstance(route, Mount) and route.name == "static":
+    found = []
+    for context in iter_route_contexts(routes):
+        if isinstance(context.route, Mount) and context.name == STATIC:
             continue
-        marks = find_marks(route) if isinstance(route, APIRoute) else []
-        if len(marks) != 1:
-            raise RuntimeError(f"{route} must name one permission (authorise) or say that it is public")
+        dependant = getattr(context, "dependant", None)
+        marks = tuple(walk(dependant)) if isinstance(dependant, Dependant) else ()
+        found += [Marked(method, context.path or "", marks) for method in sorted(context.methods or {"?"})]
+    return found
+
+
+def check_routes(routes: Sequence[BaseRoute]) -> None:
+    """Raises RuntimeError for a route that does not say who may come: it would be open to everybody by oversight."""
+    for route in list_routes(routes):
+        if len(route.marks) != 1:
+            where = f"{route.method} {route.path}"
+            raise RuntimeError(f"{where} must name one permission (authorise) or say that it is public")
 
 
 # --- small things -------------------------------------------------------------------------------------------------
