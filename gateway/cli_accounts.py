@@ -20,8 +20,8 @@ from gateway import assembly
 from gateway.core.model import Role
 from gateway.errors import GatewayError
 from gateway.runtime.access import MACHINES, PERMISSIONS, ROLE_TITLES, Permission
-from gateway.runtime.accounts import Account, AuditFilter, AuditRow
-from gateway.runtime.audit import verify
+from gateway.runtime.accounts import Account, AuditFilter
+from gateway.runtime.audit import verify_log
 from gateway.runtime.officers import Hand, Officers, Unfit
 from gateway.runtime.signing import SignIn
 from gateway.settings import read_settings
@@ -175,12 +175,9 @@ def check(
     if head and not (seq.isdecimal() and len(hash) == 64):
         raise GatewayError("head", f"{head!r} is no SEQ:HASH", "--head", "give what an earlier verify printed")
     with _officers(config) as (_, _, sign_in):
-        accounts = sign_in.accounts
-        # The end first: what is appended while this reads is beyond it.
-        end = accounts.audit_head()
-        verdict = verify(_until(accounts.read_audit(), end[0]), end, (int(seq), hash) if head else None)
+        verdict = verify_log(sign_in.accounts, (int(seq), hash) if head else None)
     for flaw in verdict.flaws:
-        typer.echo(f"line {flaw.seq}: {flaw.what}")
+        typer.echo(flaw.what)
     _say({"lines": verdict.lines, "flaws": len(verdict.flaws), "head": f"{verdict.seq}:{verdict.hash}"})
     raise typer.Exit(1 if verdict.flaws else 0)
 
@@ -214,13 +211,6 @@ def describe_account(account: Account) -> dict[str, Any]:
         "locked_until": account.locked_until or None,
         "signed_in_at": account.signed_in_at,
     }
-
-
-def _until(rows: Iterator[AuditRow], last: int) -> Iterator[AuditRow]:
-    for row in rows:
-        if row.seq > last:
-            return
-        yield row
 
 
 @contextlib.contextmanager

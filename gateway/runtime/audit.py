@@ -8,13 +8,13 @@ are written down elsewhere from time to time (`audit verify` prints them, `--hea
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 import msgspec
 from msgspec import Struct
 
-from gateway.runtime.accounts import AuditRow, Deed
+from gateway.runtime.accounts import Accounts, AuditRow, Deed
 
 ALGORITHM: Final = "sha256"
 START: Final = "0" * 64
@@ -49,14 +49,26 @@ def canonical(seq: int, deed: Deed) -> bytes:
     )
 
 
-def verify(rows: Iterable[AuditRow], head: tuple[int, str], known: tuple[int, str] | None = None) -> Verdict:
-    """Checks the whole log, from the first line. ``head`` is what is kept beside it; ``known`` a number and hash of a
-    line that were noted down earlier.
+def verify_log(accounts: Accounts, known: tuple[int, str] | None = None) -> Verdict:
+    """Checks the log as it stands, while others append to it."""
+    head = accounts.audit_head()
+    return verify(accounts.read_audit(), head, known, lambda: accounts.audit_head()[0])
+
+
+def verify(
+    rows: Iterable[AuditRow],
+    head: tuple[int, str],
+    known: tuple[int, str] | None = None,
+    read_end: Callable[[], int] | None = None,
+) -> Verdict:
+    """Checks the whole log, from the first line. ``head``: number and hash of the last line, as kept beside the log
+    when reading began; ``read_end`` tells that number when it has ended. ``known``: number and hash of a line as noted
+    down earlier.
 
     Each flaw is told once: after a wrong line the chain goes on from what stands there."""
     flaws: list[Flaw] = []
+    notes = {seq: hash for seq, hash in (head, known or (0, "")) if seq}
     before, seq, lines = START, 0, 0
-    is_known = known is None or known[0] == 0
     for row in rows:
         lines += 1
         gap = _describe_gap(seq, row.seq)
@@ -64,25 +76,21 @@ def verify(rows: Iterable[AuditRow], head: tuple[int, str], known: tuple[int, st
             flaws.append(Flaw(row.seq, gap))
         elif chain_hash(before, row.seq, row.deed) != row.hash:
             flaws.append(Flaw(row.seq, f"line {row.seq} was changed, or line {seq} before it was put in or changed"))
-        if known is not None and row.seq == known[0]:
-            is_known = True
-            if row.hash != known[1]:
-                flaws.append(Flaw(row.seq, f"line {row.seq} is not the one that was noted down"))
+        elif notes.get(row.seq, row.hash) != row.hash:
+            flaws.append(Flaw(row.seq, f"line {row.seq} is not the one that was noted down"))
         before, seq = row.hash, row.seq
-    if head[0] > seq:
-        flaws.append(Flaw(head[0], _lines(seq + 1, head[0], "missing at the end")))
-    elif head[0] < seq or (head[0] and head[1] != before):
-        flaws.append(Flaw(seq, f"the log's end is line {seq}, and the note beside it says line {head[0]}"))
-    if not is_known and known is not None:
-        flaws.append(Flaw(known[0], f"line {known[0]}, which was noted down, is not there"))
+    end = max(notes, default=0)
+    if end > seq:
+        flaws.append(Flaw(seq + 1, _lines(seq + 1, end, "missing at the end")))
+    end = read_end() if read_end is not None else head[0]
+    if end < seq:
+        flaws.append(Flaw(end + 1, _lines(end + 1, seq, "put in at the end")))
     return Verdict(lines, seq, before, tuple(flaws))
 
 
 def _describe_gap(before: int, seq: int) -> str:
-    if seq <= before:
-        return f"line {seq} stands twice"
     return _lines(before + 1, seq - 1, "missing") if seq > before + 1 else ""
 
 
 def _lines(first: int, last: int, what: str) -> str:
-    return f"line {first} is {what}" if first == last else f"lines {first} to {last} are {what}"
+    return f"line {first}: {what}" if first == last else f"lines {first} to {last}: {what}"

@@ -19,6 +19,9 @@ from gateway.runtime.clock import RunningClock
 from gateway.runtime.door import DoorClient
 from gateway.runtime.ports import Clock, Ledger, LedgerDown
 from gateway.web.access import Gate, SignInNeeded, check_routes, lead_to_sign_in, public, wants_page
+from gateway.web.account import route_account
+from gateway.web.accounts import route_accounts
+from gateway.web.audit import route_audit
 from gateway.web.callbacks import RETRY, route_callbacks
 from gateway.web.guard import Guard
 from gateway.web.login import route_login
@@ -117,6 +120,9 @@ def create_app(
 
     if gate is not None and pages is not None:
         app.include_router(route_login(pages, portal))
+        app.include_router(route_account(pages))
+        app.include_router(route_accounts(pages, ledger))
+        app.include_router(route_audit(pages))
     check_routes(app.routes)
     return app
 

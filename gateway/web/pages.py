@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -10,11 +11,17 @@ from fastapi import Request
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.responses import HTMLResponse
 
+from gateway.core.worktime import SHANGHAI_MS
 from gateway.runtime.access import PERMISSION_TITLES, ROLE_TITLES, Permission
 from gateway.web.access import Gate, Visit
 from gateway.web.languages import LANGUAGES, choose_language, load_translations, pick
 
 TEMPLATES: Final = Path(__file__).parent / "templates"
+
+
+def show_time(at: int) -> str:
+    """A time in Asia/Shanghai, to the second."""
+    return datetime.fromtimestamp((at + SHANGHAI_MS) / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
 class Pages:
@@ -64,6 +71,7 @@ def _open(language: str) -> Environment:
     )
     environment.globals |= {
         "Permission": Permission,
+        "show_time": show_time,
         "name_role": lambda role: pick(ROLE_TITLES.get(role, {"zh": str(role)}), language),
         "name_permission": lambda permission: pick(PERMISSION_TITLES[permission], language),
     }
