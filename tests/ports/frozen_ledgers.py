@@ -15,8 +15,11 @@ from typing import Final
 import psycopg
 from sqlalchemy import make_url
 
+from gateway.adapters.accounts import SqlAccounts
 from gateway.adapters.ledger import open_ledger
+from gateway.runtime.accounts import Deed
 from gateway.runtime.ports import Checkpoint
+from tests.ports.accounts_conformance import LI, SESSION, TOKEN
 from tests.ports.ledger_conformance import (
     COMMUNITIES,
     CONTACTS,
@@ -47,6 +50,10 @@ def fill(url: str) -> str:
     ledger.save_catalog("0123456789abcdef", {"rules/fire/smoke.yaml": "id: 烟感"}, NOW)
     ledger.issue_credentials(["agent-c001"], NOW)
     ledger.put_district(GRIDS, RESPONSIBLE, CONTACTS)
+    accounts = SqlAccounts(ledger.database)
+    accounts.add_account(LI, Deed(NOW, "cli:root", "account.add", LI.name))
+    accounts.open_session(SESSION, Deed(NOW, LI.name, "sign-in", LI.name, "127.0.0.1"))
+    accounts.add_token(TOKEN, Deed(NOW, LI.name, "token.add", LI.name))
     with ledger.database.reading() as session:
         [(version,)] = session.select("SELECT version_num FROM alembic_version")
     ledger.close()

@@ -32,7 +32,8 @@ class TestLedger(LedgerConformance):
         if request.param == "postgresql":
             ledger: SqlLedger = request.getfixturevalue("migrated_postgres")
             with ledger.database.writing() as session:
-                session.run("TRUNCATE " + ", ".join(f'"{name}"' for name in metadata.tables))
+                # The audit log lets nobody empty it, and this suite writes none.
+                session.run("TRUNCATE " + ", ".join(f'"{name}"' for name in metadata.tables if name != "audit"))
             yield ledger
             return
         ledger = open_memory_ledger() if request.param == "memory" else open_ledger(f"sqlite:///{tmp_path}/ledger.db")
