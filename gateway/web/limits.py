@@ -17,7 +17,7 @@ class Rate(Struct, frozen=True):
 
 
 class Limiter:
-    """Buckets by key. Where keys become too many, those that are full again are forgotten, then the oldest."""
+    """Buckets by key. Where keys become too many, the one that was asked for longest ago is forgotten."""
 
     def __init__(self, rate: Rate) -> None:
         self._rate: Final = rate
@@ -44,7 +44,4 @@ class Limiter:
         self._buckets.pop(key, None)
         self._buckets[key] = (left, now)
         if len(self._buckets) > MOST_KEYS:
-            for other in [k for k in self._buckets if self._left(k, now) >= self._rate.burst]:
-                del self._buckets[other]
-            while len(self._buckets) > MOST_KEYS:
-                del self._buckets[next(iter(self._buckets))]
+            del self._buckets[next(iter(self._buckets))]
