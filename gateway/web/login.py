@@ -217,12 +217,13 @@ def _route_portal(router: APIRouter, portal: Portal, show: _ShowLogin) -> None:
         visit = await gate.look(request)
         state, code = request.query_params.get("state", ""), request.query_params.get("code", "")
         going_to = _read_state(visit.cookie, state) if visit.cookie and visit.session is None else None
-        if going_to is None:
+        if "error" in request.query_params:
+            # Some portals leave the state out here; nothing happens but that the form is shown again.
+            log.warning("portal: it says no (%r)", request.query_params["error"][:60])
+            return show(request, gate, visit, "portal-refused", 401)
+        if going_to is None or not code:
             return show(request, gate, visit, "portal-state", 400)
         gate.check_sign_in(request)
-        if not code:
-            log.warning("portal: it says no (%r)", request.query_params.get("error", "")[:60])
-            return show(request, gate, Visit(), "portal-refused", 401)
         redirect = gate.site.origin(request) + CALLBACK
         try:
             identity = await portal.finish(
