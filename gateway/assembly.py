@@ -297,6 +297,8 @@ async def serve_web(settings: Settings) -> None:
         if short or not keys:
             what = f"key {short[0]} is shorter than {SHORTEST_KEY} bytes" if short else "it holds no key"
             raise GatewayError("platform-key", what, "web.platform_keys", "write one key a line")
+    if (section.public_url or "").startswith("http://"):
+        log.warning("web.public_url is no https: passwords and sessions can be read on the way")
     sign_in = open_sign_in(settings, ledger)
     app = create_app(
         ledger,

@@ -10,8 +10,9 @@ import asyncio
 import hashlib
 import hmac
 import ipaddress
-from collections.abc import Iterator, Sequence
-from typing import Final
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final, TypeVar
 from urllib.parse import quote, urlsplit
 
 from fastapi import Request, Response
@@ -47,6 +48,12 @@ STRANGERS: Final = Rate(300, MINUTE_MS)
 
 SIGN_INS: Final = Rate(20, 15 * MINUTE_MS)
 """Sign-ins from one address that failed, or wait for their outcome."""
+
+HASHES_AT_ONCE: Final = 2
+HASHES_WAITING: Final = 60
+"""Each hash takes 64 MiB and a core for a tenth of a second; whoever would wait longer than some seconds is told so."""
+
+T = TypeVar("T")
 
 STAGE_PAGES: Final = {Stage.CODE: "/login/totp", Stage.ENROL: "/login/enrol", Stage.PASSWORD: "/login/password"}
 
@@ -122,6 +129,22 @@ class Gate:
         self._requests: Final = Limiter(REQUESTS)
         self._strangers: Final = Limiter(STRANGERS)
         self._sign_ins: Final = Limiter(SIGN_INS)
+        self._hashing: Final = ThreadPoolExecutor(HASHES_AT_ONCE, "hashing")
+        self._waiting = 0
+
+    async def hash(self, act: Callable[[], T]) -> T:
+        """Runs what hashes passwords, a few at a time and beside all else: a flood of sign-ins keeps nobody from the
+        pages who is in already. Raises Problem 503 when too many wait."""
+        if self._waiting >= HASHES_WAITING:
+            raise Problem(503, "busy", "too many sign in at once; try again", headers={"Retry-After": "5"})
+        self._waiting += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._hashing, act)
+        finally:
+            self._waiting -= 1
+
+    def close(self) -> None:
+        self._hashing.shutdown(cancel_futures=True)
 
     # --- who ------------------------------------------------------------------------------------------------------
 

@@ -67,9 +67,8 @@ def route_account(pages: Pages) -> APIRouter:
         try:
             if form.get("new") != form.get("again"):
                 raise Refused("same")
-            opened = await asyncio.to_thread(
-                gate.sign_in.change_password, session, form.get("present", ""), form.get("new", ""), origin_of(request)
-            )
+            present, new, origin = form.get("present", ""), form.get("new", ""), origin_of(request)
+            opened = await gate.hash(lambda: gate.sign_in.change_password(session, present, new, origin))
         except Refused as refused:
             return await show(request, visit, refused.code, 422)
         response = RedirectResponse("/account", 303)

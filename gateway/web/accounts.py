@@ -95,7 +95,7 @@ def route_accounts(pages: Pages, ledger: Ledger) -> APIRouter:
         form = await read_form(request)
         language = form.get("language", "")
         try:
-            account, password = await asyncio.to_thread(
+            account, password = await gate_of(request).hash(
                 lambda: gate_of(request).officers.add(
                     hand_of(request, actor),
                     form.get("name", ""),
@@ -126,9 +126,9 @@ def route_accounts(pages: Pages, ledger: Ledger) -> APIRouter:
     @router.post("/{id}/reset")
     async def reset(request: Request, id: str, actor: _Change) -> Response:
         """A new first password, shown this once."""
-        officers = gate_of(request).officers
+        gate, hand = gate_of(request), hand_of(request, actor)
         try:
-            _, password = await asyncio.to_thread(officers.reset_password, hand_of(request, actor), id)
+            _, password = await gate.hash(lambda: gate.officers.reset_password(hand, id))
         except Unfit as unfit:
             return await show_one(request, id, unfit.code, 422)
         return await show_one(request, id, password=password)

@@ -55,6 +55,8 @@ def create_app(
     async def live(app: FastAPI) -> AsyncIterator[None]:
         yield
         await door.close()
+        if gate is not None:
+            gate.close()
         if portal is not None:
             await portal.close()
 

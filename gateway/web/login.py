@@ -81,7 +81,8 @@ def route_login(pages: Pages, portal: Portal | None) -> APIRouter:
         form = await read_form(request)
         name = form.get("name", "")
         try:
-            opened = await asyncio.to_thread(gate.sign_in.sign_in, name, form.get("password", ""), origin_of(request))
+            password, origin = form.get("password", ""), origin_of(request)
+            opened = await gate.hash(lambda: gate.sign_in.sign_in(name, password, origin))
         except Refused as refused:
             return show(request, gate, visit, refused.code, 401, name)
         gate.forgive(request)
@@ -146,9 +147,8 @@ def route_login(pages: Pages, portal: Portal | None) -> APIRouter:
         try:
             if form.get("new") != form.get("again"):
                 raise Refused("same")
-            opened = await asyncio.to_thread(
-                gate.sign_in.change_password, session, form.get("present", ""), form.get("new", ""), origin_of(request)
-            )
+            present, new, origin = form.get("present", ""), form.get("new", ""), origin_of(request)
+            opened = await gate.hash(lambda: gate.sign_in.change_password(session, present, new, origin))
         except Refused as refused:
             return pages.respond(
                 request, visit, "login_password.html", 422, fault=refused.code, next=form.get("next", "/")

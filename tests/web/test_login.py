@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import itertools
 import re
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -14,6 +16,7 @@ from gateway.core.worktime import DAY_MS
 from gateway.runtime.access import Permission
 from gateway.runtime.accounts import Account
 from gateway.runtime.signing import MINUTE_MS, Policy
+from gateway.web.access import HASHES_AT_ONCE, HASHES_WAITING, Gate
 from tests.web.house import ANOTHER, CLI, PASSWORD, House, Visitor, read_device
 
 STRICT = Policy(second_factor=frozenset({Role.DISPATCHER}))
@@ -371,3 +374,28 @@ def _change(present: str, new: str) -> dict[str, str]:
 
 def _decode(sealed: str) -> bytes:
     return base64.urlsafe_b64decode(sealed)
+
+
+async def test_a_flood_of_sign_ins_is_told_to_come_again_and_keeps_nobody_out_who_is_in(house: House) -> None:
+    house.add("li")
+    inside = await house.visitor_as("li")
+    flood = [house.visitor(f"10.3.{number // 9}.{number % 9}") for number in range(HASHES_WAITING + 20)]
+    for visitor in flood:
+        await visitor.get("/login")
+    door = threading.Event()
+    gate: Gate = house.app.state.gate
+    held = [asyncio.create_task(gate.hash(door.wait)) for _ in range(HASHES_AT_ONCE)]
+    await asyncio.sleep(0)
+    tries = [
+        asyncio.create_task(visitor.submit("/login", {"name": "li", "password": "Wrong-1-Password"}))
+        for visitor in flood
+    ]
+    done, _ = await asyncio.wait(tries, return_when=asyncio.FIRST_COMPLETED)
+
+    assert {task.result().status_code for task in done} == {503}
+    assert (await inside.get("/account")).status_code == 200
+    door.set()
+    answers = [task.result().status_code for task in (await asyncio.wait(tries))[0]]
+    await asyncio.gather(*held)
+    assert answers.count(503) == 20 + HASHES_AT_ONCE
+    assert answers.count(401) == HASHES_WAITING - HASHES_AT_ONCE
