@@ -176,7 +176,7 @@ class Gate:
             raise Problem(400, "token-in-url", detail)
         visit = await self.look(request, is_passive=is_passive)
         if visit.actor is None:
-            self._limit(self._strangers, address_of(request))
+            self._limit(self._strangers, network_of(request))
             raise SignInNeeded(visit.session.stage if visit.session is not None else None)
         self._limit(self._requests, visit.actor.id)
         if not visit.has_bearer:
@@ -185,6 +185,12 @@ class Gate:
             await self.record(request, visit.actor, "access", outcome="refused: not-allowed", detail=permission)
             raise Problem(403, "not-allowed", f"a {visit.actor.role} may not do this ({permission})")
         return visit.actor
+
+    async def still_admits(self, request: Request, permission: Permission) -> bool:
+        """For a stream that goes on for long: whether whoever opened it would be let in now, too. It keeps no session
+        alive."""
+        visit = await asyncio.to_thread(self._find, request, True)
+        return visit.actor is not None and visit.actor.may(permission)
 
     async def admit_midway(self, request: Request, stages: Sequence[Stage]) -> Visit:
         """A sign-in that waits for one of these. Raises Problem."""
@@ -210,11 +216,11 @@ class Gate:
 
     def check_sign_in(self, request: Request) -> None:
         """Counts a sign-in from this address. Raises Problem 429 when too many failed."""
-        self._limit(self._sign_ins, address_of(request))
+        self._limit(self._sign_ins, network_of(request))
 
     def forgive(self, request: Request) -> None:
         """The sign-in was a good one."""
-        self._sign_ins.give_back(address_of(request), self.sign_in.clock())
+        self._sign_ins.give_back(network_of(request), self.sign_in.clock())
 
     def _limit(self, limiter: Limiter, key: str) -> None:
         wait = limiter.take(key, self.sign_in.clock())
@@ -350,6 +356,21 @@ def check_routes(routes: Sequence[BaseRoute]) -> None:
 def address_of(request: Request) -> str:
     """The network address of whoever asks; behind a trusted proxy, the one that it tells."""
     return request.client.host if request.client is not None else ""
+
+
+def network_of(request: Request) -> str:
+    """What stands for one place from which somebody tries: an IPv4 address, or the /64 of IPv6 that one household or
+    office has for itself."""
+    address = address_of(request)
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        return address
+    if isinstance(parsed, ipaddress.IPv6Address):
+        if parsed.ipv4_mapped is not None:
+            return str(parsed.ipv4_mapped)
+        return str(ipaddress.IPv6Network((parsed, 64), strict=False))
+    return address
 
 
 def origin_of(request: Request) -> Origin:

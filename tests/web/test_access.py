@@ -9,7 +9,7 @@ from typing import Annotated
 
 import httpx
 import pytest
-from fastapi import APIRouter, Depends, FastAPI
+from fastapi import APIRouter, Depends, FastAPI, Request
 
 from gateway.core.model import Role
 from gateway.runtime.access import NEVER_BY_TOKEN, PERMISSIONS, ROLE_TITLES, Actor, Permission, roles_with
@@ -22,6 +22,7 @@ from gateway.web.access import (
     authorise,
     check_routes,
     demand_cover,
+    gate_of,
     list_routes,
     public,
     safe_next,
@@ -344,6 +345,50 @@ async def test_guessing_names_and_passwords_from_one_address_is_slowed_down(hous
     assert elsewhere.status_code == 303
     house.now += 45_000
     assert (await visitor.sign_in("li")).status_code == 303
+
+
+async def test_a_network_of_ipv6_is_one_address(house: House) -> None:
+    house.add("li")
+    for number in range(20):
+        assert (await house.visitor(f"2001:db8:1:2::{number}").sign_in(f"name-{number}")).status_code == 401
+
+    assert (await house.visitor("2001:db8:1:2:ffff::1").sign_in("li")).status_code == 429
+    assert (await house.visitor("2001:db8:1:3::1").sign_in("li")).status_code == 303
+
+
+async def test_a_stream_ends_for_whoever_has_lost_the_right(house: House) -> None:
+    """What a long stream asks between its events: the session, the role and the account as they stand then."""
+    account = house.add("aud", Role.AUDITOR)
+    visitor = await house.visitor_as("aud")
+    asked: list[bool] = []
+
+    @house.app.get("/stream")
+    async def stream(
+        request: Request, actor: Annotated[Actor, Depends(authorise(P.AUDIT_SEE, is_passive=True))]
+    ) -> str:
+        gate = gate_of(request)
+        asked.append(await gate.still_admits(request, P.AUDIT_SEE))
+        asked.append(await gate.still_admits(request, P.ACCOUNTS_SEE))
+        house.officers.disable(CLI, account.id)
+        asked.append(await gate.still_admits(request, P.AUDIT_SEE))
+        return ""
+
+    assert (await visitor.get("/stream")).status_code == 200
+    assert asked == [True, False, False]
+
+
+async def test_a_stream_keeps_no_session_alive(house: House) -> None:
+    house.add("aud", Role.AUDITOR)
+    visitor = await house.visitor_as("aud")
+
+    @house.app.get("/stream")
+    async def stream(actor: Annotated[Actor, Depends(authorise(P.AUDIT_SEE, is_passive=True))]) -> str:
+        return ""
+
+    house.now += 29 * MINUTE_MS
+    assert (await visitor.get("/stream")).status_code == 200
+    house.now += MINUTE_MS
+    assert (await visitor.get("/stream")).status_code == 303
 
 
 async def test_one_account_asks_so_often_and_no_more(house: House) -> None:

@@ -22,6 +22,7 @@ from gateway.core.model import Role
 from gateway.runtime.accounts import PortalAway, PortalRefused
 from gateway.runtime.clock import RunningClock
 from gateway.runtime.signing import Policy
+from gateway.web.access import Public, list_routes
 from tests.servers import Process, free_port
 from tests.web.house import DISTRICT, HTTPS, House, Visitor
 
@@ -58,7 +59,7 @@ def provider(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Provider]:
     arguments += ["--user-claims", json.dumps(CLAIMS), "--user-claims", json.dumps({"sub": "stranger"})]
     with Process.module("oidc_provider_mock", *arguments, log=log) as process:
         process.wait_for_line("Uvicorn running on")
-        yield Provider(f"http://localhost:{port}")
+        yield Provider(f"http://127.0.0.1:{port}")
 
 
 @pytest.fixture
@@ -91,6 +92,13 @@ async def test_the_portal_says_who_it_is_and_the_account_what_they_may(house: Ho
     assert (back.status_code, back.headers["location"]) == (303, "/audit?who=li")
     assert (await visitor.get("/audit")).status_code == 200
     assert (house.deeds("sign-in")[0].who, house.deeds("sign-in")[0].detail) == ("li", "portal")
+
+
+def test_the_way_to_the_portal_is_for_everybody(house: House) -> None:
+    ways = [route for route in list_routes(house.app.routes) if "portal" in route.path]
+
+    assert [(way.method, way.path) for way in ways] == [("GET", "/login/portal"), ("GET", "/login/portal/callback")]
+    assert all(isinstance(mark, Public) for way in ways for mark in way.marks)
 
 
 async def test_whom_no_account_knows_gets_none(house: House, provider: Provider) -> None:
