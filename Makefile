@@ -7,7 +7,7 @@ PY := .venv/bin/python
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo test check format bench lock clean
+.PHONY: help setup setup-dev demo test test-browser check format bench lock clean
 .NOTPARALLEL:
 
 help: ## Show this list
@@ -15,28 +15,36 @@ help: ## Show this list
 
 setup: ## Make .venv with the locked packages (PYTHON=… chooses the interpreter)
 	@PYTHON="$(PYTHON)" sh tools/setup.sh run
+	@$(PY) tools/browser.py run
 
 setup-dev:
 	@PYTHON="$(PYTHON)" sh tools/setup.sh dev
+	@$(PY) tools/browser.py dev
 
 demo: setup ## Run broker, gateway, platform and 277 communities (ONCE=1, SPEED=60, SEED=…, AGENTS=20); Ctrl-C stops
 	@exec $(PY) -m simulators demo $(if $(filter-out 0,$(ONCE)),--once) $(if $(SPEED),--speed "$(SPEED)") $(if $(SEED),--seed "$(SEED)") $(if $(AGENTS),--agents "$(AGENTS)")
 
 test: setup-dev ## Run all tests, on real servers (ARGS=… goes to pytest)
 	@sh tools/servers.sh
+	@$(PY) tools/browser.py dev
 	@exec $(PY) -m pytest $(ARGS)
 
+test-browser: setup-dev ## Run the tests that walk the console with Chromium
+	@sh tools/servers.sh
+	@$(PY) tools/browser.py dev
+	@exec $(PY) -m pytest tests/browser $(ARGS)
+
 check: setup-dev ## Check format, lint, types, imports, profiles and rules
-	$(PY) -m ruff format --check --quiet gateway edge simulators tests
-	$(PY) -m ruff check --quiet gateway edge simulators tests
+	$(PY) -m ruff format --check --quiet gateway edge simulators tests tools
+	$(PY) -m ruff check --quiet gateway edge simulators tests tools
 	$(PY) -m mypy
 	$(PY) .venv/bin/lint-imports --no-logo
 	$(PY) -m gateway check
 	$(PY) -m gateway test-rules
 
 format: setup-dev ## Format the code and sort its imports
-	$(PY) -m ruff check --quiet --select I --fix gateway edge simulators tests
-	$(PY) -m ruff format gateway edge simulators tests
+	$(PY) -m ruff check --quiet --select I --fix gateway edge simulators tests tools
+	$(PY) -m ruff format gateway edge simulators tests tools
 
 bench: setup-dev ## Measure engine and pipeline on this machine (ARGS=… chooses, e.g. ARGS="engine --json")
 	@sh tools/servers.sh

@@ -16,6 +16,10 @@ has_postgres || missing="$missing postgresql"
 command -v espeak-ng >/dev/null 2>&1 || missing="$missing espeak-ng"
 # The fault harness compiles the library that loses what was not fsynced.
 command -v cc >/dev/null 2>&1 || command -v gcc >/dev/null 2>&1 || missing="$missing gcc libc6-dev"
+# The browser tests: the browser, a font that knows Chinese, and npm for the browser's libraries.
+command -v chromium >/dev/null 2>&1 || missing="$missing chromium"
+[ -n "$(fc-list :lang=zh-cn 2>/dev/null)" ] || missing="$missing fonts-noto-cjk"
+command -v npm >/dev/null 2>&1 || missing="$missing npm"
 [ -n "$missing" ] || exit 0
 
 if [ "$(id -u)" != 0 ] || [ ! -e /etc/debian_version ] || ! command -v apt-get >/dev/null 2>&1; then
