@@ -382,6 +382,21 @@ class SqlLedger:
             )
             return [_incidents.decode(document) for (document,) in rows]
 
+    def position(self) -> int:
+        with self.database.reading() as session:
+            rows = session.select("SELECT value FROM meta WHERE name = 'position'")
+        return int(rows[0][0]) if rows else 0
+
+    def changes(self, after: int, limit: int = 500, *, open_only: bool = False) -> list[tuple[int, Incident]]:
+        where = "AND is_open " if open_only else ""
+        with self.database.reading() as session:
+            rows = session.select(
+                f"SELECT position, document FROM incident WHERE position > ? {where}ORDER BY position LIMIT ?",  # noqa: S608
+                after,
+                limit,
+            )
+        return [(position, _incidents.decode(document)) for position, document in rows]
+
     def devices(self, community: str | None = None) -> list[Device]:
         with self.database.reading() as session:
             if community is None:

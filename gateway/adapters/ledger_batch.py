@@ -179,6 +179,11 @@ class _Gathered:
         session.run_many(_PUT_STATE, kept)
 
     def _write_incidents(self, session: Session) -> None:
+        # The row of this number stays locked until the commit, so that positions become visible in their order, also
+        # where several gateways write: whoever has read up to one has missed none below it.
+        session.run(_RAISE_META, "position", len(self._incidents))
+        [(last,)] = session.select("SELECT value FROM meta WHERE name = 'position'")
+        first = last - len(self._incidents) + 1
         # In the order in which they first came: one that ends its joining stands before its successor.
         session.run_many(
             _PUT_INCIDENT,
@@ -201,8 +206,9 @@ class _Gathered:
                     i.updated_at,
                     i.revision,
                     _encode(i),
+                    position,
                 )
-                for i in self._incidents.values()
+                for position, i in enumerate(self._incidents.values(), first)
             ],
         )
         written = _count_lines(session, list(self._incidents))
@@ -386,11 +392,12 @@ _PUT_STATE: Final = (
 )
 _PUT_INCIDENT: Final = (
     "INSERT INTO incident (id, number, community, sort, cause, key, category, level, place, grid, state, "
-    "is_open, is_joinable, opened_at, updated_at, revision, document) "
-    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
+    "is_open, is_joinable, opened_at, updated_at, revision, document, position) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
     "ON CONFLICT (id) DO UPDATE SET category = excluded.category, level = excluded.level, place = excluded.place, "
     "grid = excluded.grid, state = excluded.state, is_open = excluded.is_open, is_joinable = excluded.is_joinable, "
-    "updated_at = excluded.updated_at, revision = excluded.revision, document = excluded.document "
+    "updated_at = excluded.updated_at, revision = excluded.revision, document = excluded.document, "
+    "position = excluded.position "
     "WHERE incident.revision < excluded.revision"
 )
 _INSERT_LINE: Final = (

@@ -180,9 +180,12 @@ incident = _table(
     Column("updated_at", NUMBER, nullable=False),
     Column("revision", NUMBER, nullable=False),
     Column("document", LargeBinary, nullable=False),
+    # Which change of the ledger wrote this revision; see ports.Ledger.changes.
+    Column("position", NUMBER, nullable=False, server_default="0"),
     # One cause, one incident: the database itself refuses a second one that could still be joined.
     Index("uq_incident_joinable", "community", "cause", "key", unique=True, **_where("is_joinable")),
     Index("ix_incident_opened_at", "opened_at"),
+    Index("ix_incident_position", "position"),
     Index("ix_incident_open", "opened_at", **_where("is_open")),
 )
 

@@ -285,6 +285,13 @@ class Ledger(Protocol):
         those opened at ``since`` itself, the ones beyond the id ``after``. So a page goes on from the time and the id
         of the last one."""
 
+    def position(self) -> int:
+        """How many changes of incidents the ledger has seen; 0 at first. It only rises."""
+
+    def changes(self, after: int, limit: int = 500, *, open_only: bool = False) -> list[tuple[int, Incident]]:
+        """Incidents and notices as they stand, each with the position of its last change, in that order, beyond the
+        position ``after``. Positions are seen in their order: whoever asks again with the last one misses nothing."""
+
     def devices(self, community: str | None = None) -> list[Device]: ...
     def sources(self, community: str | None = None) -> list[SourceView]: ...
     def counts(self) -> dict[str, dict[str, int]]:

@@ -476,6 +476,30 @@ class LedgerConformance:
         assert [i.number[-1] for i in ledger.incidents(open_only=True, limit=2)] == ["5", "3"]
         assert ledger.counts()["notices"] == {"reported": 1}
 
+    def test_whoever_follows_the_changes_sees_each_incident_as_it_stands_last(
+        self, ledger: SqlLedger, hand: Hand
+    ) -> None:
+        first, second = opened(1), opened(2, key="c001-b02")
+        hand.step(Step(incidents=(first, second)))
+        seen = ledger.changes(0)
+        closed = replace(revise(first, 2), state="closed")
+        hand.step(Step(incidents=(closed,)))
+
+        assert [(position, incident.id) for position, incident in seen] == [(1, first.id), (2, second.id)]
+        assert ledger.changes(2) == [(3, closed)]
+        assert ledger.changes(0) == [(2, second), (3, closed)]
+        assert ledger.changes(0, open_only=True) == [(2, second)]
+        assert ledger.changes(0, 1) == [(2, second)]
+        assert ledger.position() == 3
+
+    def test_a_batch_that_is_refused_moves_no_position(self, ledger: SqlLedger, hand: Hand) -> None:
+        hand.step(Step(incidents=(opened(1),)))
+        with pytest.raises(CommitRefused):
+            hand.step(Step(incidents=(opened(2),)))  # of the same cause and key
+
+        assert ledger.position() == 1
+        assert [position for position, _ in ledger.changes(0)] == [1]
+
     def test_grids_bodies_and_contacts_are_kept_and_changed_by_their_names(self, ledger: SqlLedger) -> None:
         ledger.put_district(GRIDS, RESPONSIBLE, CONTACTS)
         renamed = replace(CONTACTS[0], name="另一值班（模拟）", rank=2)
