@@ -308,6 +308,8 @@ async def serve_web(settings: Settings) -> None:
         gate=Gate(sign_in, Officers(sign_in, ledger), Site(section.public_url)),
         portal=open_portal(settings),
         trusted_proxies=section.trusted_proxies,
+        gateway_clock=open_clock(settings),
+        catalogs=open_catalogs(ledger, catalog),
     )
     try:
         listening = socket.create_server((section.host, section.port))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from typing import Final
 
 from fastapi import Depends, FastAPI, Request, Response
@@ -18,13 +18,19 @@ from gateway.runtime.accounts import Portal
 from gateway.runtime.clock import RunningClock
 from gateway.runtime.door import DoorClient
 from gateway.runtime.ports import Clock, Ledger, LedgerDown
+from gateway.runtime.writer import Catalogs
 from gateway.web.access import Gate, SignInNeeded, check_routes, lead_to_sign_in, public, wants_page
 from gateway.web.account import route_account
 from gateway.web.accounts import route_accounts
+from gateway.web.assets import STATIC, StaticPages
 from gateway.web.audit import route_audit
+from gateway.web.board_page import route_board
 from gateway.web.callbacks import RETRY, route_callbacks
+from gateway.web.console import Console
 from gateway.web.guard import Guard
+from gateway.web.incident_page import route_incidents
 from gateway.web.login import route_login
+from gateway.web.map_page import route_map
 from gateway.web.pages import Pages
 from gateway.web.problems import Problem
 
@@ -43,17 +49,25 @@ def create_app(
     gate: Gate | None = None,
     portal: Portal | None = None,
     trusted_proxies: Sequence[str] = (),
+    gateway_clock: RunningClock | None = None,
+    catalogs: Catalogs | None = None,
 ) -> FastAPI:
     """The web process as an ASGI application. Without ``platform_keys`` no callback is taken, and without a ``gate``
     nobody signs in: then there are no pages. ``clock`` is real time, also where the gateway's runs faster: it judges
-    what comes from outside. Of ``trusted_proxies`` it is believed who asks.
+    what comes from outside; ``gateway_clock`` is the one by which incidents count. ``catalogs`` finds
+    earlier ones. Of ``trusted_proxies`` it is believed who asks.
 
     Raises RuntimeError for a route that does not say who may come."""
     pages = Pages() if gate is not None else None
+    console = None
+    if pages is not None:
+        known = catalogs or {catalog.hash: catalog}.__getitem__
+        console = Console(ledger, door, catalog, known, gateway_clock or RunningClock(), pages)
 
     @asynccontextmanager
     async def live(app: FastAPI) -> AsyncIterator[None]:
-        yield
+        async with console.live() if console is not None else nullcontext():
+            yield
         await door.close()
         if gate is not None:
             gate.close()
@@ -62,6 +76,7 @@ def create_app(
 
     app = FastAPI(title="Smart Community Gateway", openapi_url=None, docs_url=None, redoc_url=None, lifespan=live)
     app.state.gate = gate
+    app.state.console = console
     app.add_middleware(Guard, limit=BODY_LIMIT, is_secure=gate is not None and gate.site.is_secure)
     if trusted_proxies:
         app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=list(trusted_proxies))
@@ -125,6 +140,11 @@ def create_app(
         app.include_router(route_account(pages))
         app.include_router(route_accounts(pages, ledger))
         app.include_router(route_audit(pages))
+    if console is not None:
+        app.mount("/static", StaticPages(directory=STATIC), name="static")
+        app.include_router(route_board(console))
+        app.include_router(route_incidents(console))
+        app.include_router(route_map(console))
     check_routes(app.routes)
     return app
 

@@ -14,6 +14,8 @@ from starlette.responses import HTMLResponse
 from gateway.core.worktime import SHANGHAI_MS
 from gateway.runtime.access import PERMISSION_TITLES, ROLE_TITLES, Permission
 from gateway.web.access import Gate, Visit
+from gateway.web.assets import Assets
+from gateway.web.furniture import furnish, read_look
 from gateway.web.languages import LANGUAGES, choose_language, load_translations, pick
 
 TEMPLATES: Final = Path(__file__).parent / "templates"
@@ -28,12 +30,12 @@ class Pages:
     """The templates, one environment for each language. A name that a template does not know is a fault, not a gap."""
 
     def __init__(self) -> None:
-        self._environments: Final = {language: _open(language) for language in LANGUAGES}
+        assets = Assets()
+        self._environments: Final = {language: _open(language, assets) for language in LANGUAGES}
 
     def respond(self, request: Request, visit: Visit, template: str, status: int = 200, **values: Any) -> HTMLResponse:
         """The page. It knows the ``visit`` (`actor`, `csrf`), the ``language``, and the ``path`` that was asked for."""
         language = choose_language(request)
-        page = self._environments[language].get_template(template)
         known: Mapping[str, Any] = {
             "visit": visit,
             "actor": visit.actor,
@@ -41,8 +43,13 @@ class Pages:
             "language": language,
             "languages": LANGUAGES,
             "path": request.url.path,
+            **read_look(request.cookies),
         }
-        return HTMLResponse(page.render({**known, **values}), status)
+        return HTMLResponse(self.fragment(language, template, **{**known, **values}), status)
+
+    def fragment(self, language: str, template: str, /, **values: Any) -> str:
+        """A part of a page."""
+        return self._environments[language].get_template(template).render({"language": language, **values})
 
     def respond_with_cookie(
         self, request: Request, gate: Gate, visit: Visit, template: str, status: int = 200, **values: Any
@@ -55,7 +62,7 @@ class Pages:
         return response
 
 
-def _open(language: str) -> Environment:
+def _open(language: str, assets: Assets) -> Environment:
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -69,6 +76,7 @@ def _open(language: str) -> Environment:
     environment.install_gettext_callables(  # type: ignore[attr-defined]
         translations.gettext, translations.ngettext, newstyle=True
     )
+    environment.globals |= furnish(language, assets)
     environment.globals |= {
         "Permission": Permission,
         "show_time": show_time,

@@ -64,6 +64,19 @@ ROUTES = {
     "POST /accounts/{id}/tokens": P.ACCOUNTS_GRANT,
     "POST /accounts/{id}/tokens/{token}/drop": P.ACCOUNTS_GRANT,
     "POST /audit/verify": P.AUDIT_SEE,
+    "GET /": P.ACCOUNT_OWN,
+    "GET /board": P.INCIDENTS_SEE,
+    "GET /board/alarms": P.INCIDENTS_SEE,
+    "GET /board/rows": P.INCIDENTS_SEE,
+    "GET /board/stream": P.INCIDENTS_SEE,
+    "GET /incidents/{id}": P.INCIDENTS_SEE,
+    "GET /incidents/{id}/pane": P.INCIDENTS_SEE,
+    "GET /incidents/{id}/stream": P.INCIDENTS_SEE,
+    "GET /incidents/{id}/why": P.INCIDENTS_SEE,
+    "POST /incidents/{id}/acts": P.INCIDENTS_ACT,
+    "GET /map": P.INCIDENTS_SEE,
+    "GET /map/data": P.INCIDENTS_SEE,
+    "GET /map/stream": P.INCIDENTS_SEE,
 }
 """Every route for people who have signed in. Whoever adds one says here what it takes."""
 
@@ -215,7 +228,7 @@ async def test_what_lies_in_another_community_is_not_there(house: House) -> None
     """A route as the console has them, over each scope of the table."""
     known = {"i-1": ("c001", CHAIN_1), "i-2": ("c002", (DISTRICT, "370215002", "370215002001", "370215002001001"))}
 
-    @house.app.get("/incidents/{id}")
+    @house.app.get("/things/{id}")
     async def show(id: str, actor: Annotated[Actor, Depends(authorise(P.INCIDENTS_SEE))]) -> str:
         demand_cover(actor, *known[id])
         return id
@@ -228,7 +241,7 @@ async def test_what_lies_in_another_community_is_not_there(house: House) -> None
         house.officers.grant(CLI, account.id, Role.DISPATCHER, grids, communities)
         visitor = await house.visitor_as(account.name, f"10.2.0.{number}")
 
-        mine, other = await visitor.get("/incidents/i-1"), await visitor.get("/incidents/i-2")
+        mine, other = await visitor.get("/things/i-1"), await visitor.get("/things/i-2")
 
         actor = house.accounts.account(account.id)
         assert actor is not None

@@ -1,0 +1,139 @@
+"""The dispatchers' board: the list of what is open, and the stream of what becomes of it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final
+from urllib.parse import urlencode
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+from starlette.responses import RedirectResponse, StreamingResponse
+
+from gateway.core.model import Incident, Sort
+from gateway.core.moves import FINAL, State
+from gateway.runtime.access import Actor, Permission
+from gateway.runtime.board import Filter
+from gateway.web.access import authorise
+from gateway.web.console import PAGE, Console
+from gateway.web.languages import choose_language, pick
+from gateway.web.rendering import Viewer, key_of
+from gateway.web.stream import EVENT_STREAM, follow
+from gateway.web.words import SORTS, name_state
+
+Seer = Annotated[Actor, Depends(authorise(Permission.INCIDENTS_SEE))]
+Watcher = Annotated[Actor, Depends(authorise(Permission.INCIDENTS_SEE, is_passive=True))]
+Word = Annotated[str, Query(max_length=64, pattern=r"^[^\x00-\x1f]*$")]
+
+
+def read_filter(
+    sort: Sort = Sort.INCIDENT,
+    community: Word = "",
+    grid: Word = "",
+    level: Word = "",
+    state: Word = "",
+    category: Word = "",
+    body: Word = "",
+    overdue: Word = "",
+    text: Word = "",
+) -> Filter:
+    """What a board's address asks for."""
+    return Filter(sort, community, grid, level, state, category, body, overdue, text.strip())
+
+
+Wanted = Annotated[Filter, Depends(read_filter)]
+
+
+def write_query(wanted: Filter) -> str:
+    """The address of the same board again."""
+    fields = {name: str(getattr(wanted, name)) for name in wanted.__struct_fields__}
+    if fields["sort"] == Sort.INCIDENT:
+        del fields["sort"]
+    return urlencode({name: value for name, value in fields.items() if value})
+
+
+def route_board(console: Console) -> APIRouter:
+    """The board's pages."""
+    router = APIRouter()
+
+    @router.get("/")
+    async def go_home(actor: Annotated[Actor, Depends(authorise(Permission.ACCOUNT_OWN))]) -> Response:
+        """Where somebody's work is."""
+        pages = {
+            Permission.INCIDENTS_SEE: "/board",
+            Permission.ACCOUNTS_SEE: "/accounts",
+            Permission.AUDIT_SEE: "/audit",
+        }
+        return RedirectResponse(next((page for need, page in pages.items() if actor.may(need)), "/account"), 303)
+
+    @router.get("/board")
+    async def show_board(request: Request, actor: Seer, wanted: Wanted, after: Word = "") -> Response:
+        """The board, or for htmx its list alone."""
+        values = _list(console, actor, wanted, after)
+        if request.headers.get("hx-request") == "true":
+            return await console.respond(request, "_list.html", **values)
+        values |= _choices(console, actor, choose_language(request))
+        unanswered = console.board.unanswered(actor.covers)
+        return await console.respond(request, "board.html", unanswered=unanswered, **values)
+
+    @router.get("/board/rows")
+    async def show_rows(request: Request, actor: Seer, wanted: Wanted, after: Word = "") -> Response:
+        """The rows after a key."""
+        return await console.respond(request, "_rows.html", **_list(console, actor, wanted, after))
+
+    @router.get("/board/alarms")
+    async def show_alarms(request: Request, actor: Seer) -> Response:
+        """The critical incidents that nobody has taken on."""
+        unanswered = console.board.unanswered(actor.covers)
+        return await console.respond(request, "_alarms.html", unanswered=unanswered)
+
+    @router.get("/board/stream")
+    async def stream_board(request: Request, actor: Watcher, wanted: Wanted, after: int = -1) -> Response:
+        """What changes, from a position on, as server-sent events. A browser that comes back says itself how far it
+        has come."""
+        position = read_position(request, after)
+        viewer = Viewer(actor, wanted, choose_language(request))
+        return StreamingResponse(follow(console, viewer, position), media_type=EVENT_STREAM, headers=STREAM_HEADERS)
+
+    return router
+
+
+STREAM_HEADERS: Final = {"X-Accel-Buffering": "no", "Cache-Control": "no-store"}
+"""A proxy that gathers events before it sends them would make a live board an old one."""
+
+
+def read_position(request: Request, after: int) -> int:
+    """How far whoever asks has come: the browser's own word counts before the address of its page."""
+    told = request.headers.get("last-event-id", "")
+    return int(told) if told.isdecimal() and len(told) < 19 else after
+
+
+def _list(console: Console, actor: Actor, wanted: Filter, after: str) -> dict[str, Any]:
+    found = console.board.select(actor.covers, wanted)
+    total = len(found)
+    if after:
+        found = [incident for incident in found if key_of(incident) > after]
+    shown = found[:PAGE]
+    return {
+        "incidents": shown,
+        "more": key_of(shown[-1]) if len(found) > PAGE else "",
+        "total": total,
+        "wanted": wanted,
+        "query": write_query(wanted),
+        "position": console.board.position,
+        "counts": console.board.count(actor.covers, wanted.sort),
+    }
+
+
+def _choices(console: Console, actor: Actor, language: str) -> dict[str, Any]:
+    """What one may filter by: of categories and bodies those that occur."""
+    names = console.names.names
+    seen: list[Incident] = [i for sort in Sort for i in console.board.select(actor.covers, Filter(sort))]
+    categories = {i.category: console.name_category(i.category, language) for i in seen}
+    bodies = {i.body: console.name_body(i.body, language) for i in seen if i.body}
+    return {
+        "sorts": [(str(sort), pick(title, language)) for sort, title in SORTS.items()],
+        "states": [(state, name_state(state, language)) for state in State if state not in FINAL],
+        "grids": names.offer_grids(actor),
+        "communities": names.offer_communities(actor),
+        "categories": sorted(categories.items(), key=lambda pair: pair[1]),
+        "bodies": sorted(bodies.items(), key=lambda pair: pair[1]),
+    }

@@ -1,0 +1,197 @@
+"""One incident: where, what is known, who must do what by when, and the moves that are open to whoever looks."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Iterator
+from typing import Annotated, Any, Final
+
+from fastapi import APIRouter, Depends, Request, Response
+from msgspec import Struct
+from starlette.datastructures import FormData
+from starlette.responses import RedirectResponse, StreamingResponse
+
+from gateway.core.model import Incident, Sort
+from gateway.core.moves import FINAL
+from gateway.errors import GatewayError
+from gateway.runtime.access import Actor, Permission
+from gateway.runtime.acting import Outcome, Wish, act, list_moves
+from gateway.runtime.board import Filter
+from gateway.runtime.door import DoorClosed, DoorRefused
+from gateway.runtime.evidence import Evidence, gather, name_device
+from gateway.web.access import authorise, demand_cover
+from gateway.web.board_page import STREAM_HEADERS, read_position
+from gateway.web.console import Console
+from gateway.web.languages import choose_language, pick
+from gateway.web.problems import Problem
+from gateway.web.stream import EVENT_STREAM, follow_one
+from gateway.web.words import read_input, show_input
+
+Seer = Annotated[Actor, Depends(authorise(Permission.INCIDENTS_SEE))]
+Watcher = Annotated[Actor, Depends(authorise(Permission.INCIDENTS_SEE, is_passive=True))]
+Doer = Annotated[Actor, Depends(authorise(Permission.INCIDENTS_ACT))]
+
+TEXT_LIMIT: Final = 500
+MERGE_CHOICES: Final = 60
+
+
+class Notice(Struct, frozen=True):
+    """What the page says about the act that has just come in. ``kind``: ``done``, ``late``, ``refused``, ``away``."""
+
+    kind: str
+    verb: str = ""
+    by: str = ""
+    did: str = ""
+    words: str = ""
+
+
+def route_incidents(console: Console) -> APIRouter:
+    """The pages of one incident."""
+    router = APIRouter()
+
+    async def find(id: str, actor: Actor) -> Incident:
+        incident = await asyncio.to_thread(console.ledger.incident, id)
+        if incident is None:
+            raise Problem(404, "unknown", "there is no such thing, or it is not in your scope")
+        demand_cover(actor, incident.community, incident.chain)
+        return incident
+
+    @router.get("/incidents/{id}")
+    async def show_incident(request: Request, actor: Seer, id: str) -> Response:
+        """The incident's page."""
+        return await show(request, actor, await find(id, actor), "incident.html")
+
+    @router.get("/incidents/{id}/pane")
+    async def show_pane(request: Request, actor: Seer, id: str) -> Response:
+        """The same without the page around it."""
+        return await show(request, actor, await find(id, actor), "_incident.html")
+
+    @router.get("/incidents/{id}/why")
+    async def show_why(request: Request, actor: Seer, id: str) -> Response:
+        """Why its rule fired: the journal is read again up to that moment, and the engine is asked."""
+        incident = await find(id, actor)
+        try:
+            told = await console.explainer.explain(incident)
+        except GatewayError as error:
+            told = None
+            why = str(error)
+        else:
+            why = ""
+        speaker = console.speaker(choose_language(request))
+        return await console.respond(request, "_why.html", told=told, why=why, speaker=speaker)
+
+    @router.get("/incidents/{id}/stream")
+    async def stream_incident(request: Request, actor: Watcher, id: str, after: int = -1) -> Response:
+        """Says when it has changed."""
+        incident = await find(id, actor)
+        events = follow_one(console, incident.id, read_position(request, after))
+        return StreamingResponse(events, media_type=EVENT_STREAM, headers=STREAM_HEADERS)
+
+    @router.post("/incidents/{id}/acts")
+    async def take_act(request: Request, actor: Doer, id: str) -> Response:
+        """An act of whoever looks. The same form again changes nothing."""
+        incident = await find(id, actor)
+        wish = read_wish(await request.form())
+        is_part = request.headers.get("hx-request") == "true"
+        template = "_incident.html" if is_part else "incident.html"
+        try:
+            outcome = await act(console.ledger, console.door, actor, incident, wish)
+        except (DoorClosed, DoorRefused):
+            # The page keeps the act's id: sent again, it happens once.
+            return await show(request, actor, incident, template, 503, Notice("away", wish.verb), wish)
+        if outcome.is_done and not is_part:
+            return RedirectResponse(f"/incidents/{incident.id}", 303)
+        notice = tell(console, outcome, wish, choose_language(request))
+        return await show(request, actor, outcome.incident, template, 200 if outcome.is_done else 409, notice)
+
+    async def show(
+        request: Request,
+        actor: Actor,
+        incident: Incident,
+        template: str,
+        status: int = 200,
+        notice: Notice | None = None,
+        again: Wish | None = None,
+    ) -> Response:
+        language = choose_language(request)
+        evidence = await asyncio.to_thread(gather, console.ledger, incident, console.clock())
+        values = _describe(console, actor, incident, evidence, language)
+        return await console.respond(request, template, status, notice=notice, again=again, **values)
+
+    return router
+
+
+def read_wish(form: FormData) -> Wish:
+    """What a form asks for. Raises Problem for a form that is none of ours."""
+
+    def text(name: str) -> str:
+        value = form.get(name, "")
+        if not isinstance(value, str) or len(value) > TEXT_LIMIT:
+            raise Problem(422, "not-valid", f"{name} is a text of at most {TEXT_LIMIT} characters")
+        return value.strip()
+
+    score, revision = text("score"), text("revision")
+    if not (score.isdecimal() or not score) or not (revision.isdecimal() or not revision):
+        raise Problem(422, "not-valid", "score and revision are numbers")
+    id, verb = text("id"), text("verb")
+    if not 16 <= len(id) <= 64 or not id.isalnum() or not verb:
+        raise Problem(422, "not-valid", "id and verb must be there")
+    return Wish(
+        id,
+        verb,
+        text("reason"),
+        read_input(text("until")),
+        text("body"),
+        text("into"),
+        int(score) if score else None,
+        int(revision) if revision else None,
+    )
+
+
+def tell(console: Console, outcome: Outcome, wish: Wish, language: str) -> Notice:
+    """What came of an act, for the page."""
+    if outcome.is_done:
+        return Notice("done", wish.verb)
+    speaker = console.speaker(language)
+    if outcome.is_late:
+        return Notice("late", wish.verb, speaker.who(outcome.by), outcome.did)
+    return Notice("refused", wish.verb, words=speaker.refusal(outcome.refusal))
+
+
+def _describe(console: Console, actor: Actor, incident: Incident, evidence: Evidence, language: str) -> dict[str, Any]:
+    catalog, now = console.catalog, console.clock()
+    category = catalog.categories.get(incident.category)
+    may_act = actor.may(Permission.INCIDENTS_ACT)
+    choices = list_moves(incident, actor, now) if may_act else []
+    due_at = incident.due.due_at if incident.due is not None else now
+    return {
+        "incident": incident,
+        "is_notice": incident.sort is Sort.NOTICE,
+        "is_over": incident.state in FINAL,
+        "category": category,
+        "rule": catalog.rule(incident.rule),
+        "devices": [(device, name_device(catalog, device, language)) for device in evidence.devices],
+        "contacts": evidence.contacts if actor.may(Permission.CONTACTS_SEE) else (),
+        "delivery": evidence.delivery,
+        "merged_into": _seen(actor, evidence.into),
+        "linked": _seen(actor, evidence.linked),
+        "choices": sorted(choices, key=lambda choice: not choice.is_next),
+        "bodies": [(body, pick(title, language)) for body, title in catalog.bodies.items()],
+        "others": list(_others(console, actor, incident)) if any("into" in c.fields for c in choices) else [],
+        "soonest": show_input(now),
+        "later": show_input(max(now, due_at) + 86_400_000),
+        "act_id": lambda: secrets.token_hex(16),
+        "speaker": console.speaker(language),
+        "position": console.board.position,
+    }
+
+
+def _seen(actor: Actor, incident: Incident | None) -> Incident | None:
+    return incident if incident is not None and actor.covers(incident.community, incident.chain) else None
+
+
+def _others(console: Console, actor: Actor, incident: Incident) -> Iterator[Incident]:
+    """The open incidents of the same community into which it may be merged."""
+    found = console.board.select(actor.covers, Filter(incident.sort, incident.community))
+    return (other for other in found[:MERGE_CHOICES] if other.id != incident.id)

@@ -1,0 +1,83 @@
+"""Names of grids and communities by their codes, as the ledger has them; read again when they are old."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Final
+
+from msgspec import Struct
+
+from gateway.core.model import Community, Grid, GridLevel
+from gateway.runtime.access import Actor
+from gateway.runtime.ports import Ledger, LedgerDown
+
+log = logging.getLogger(__name__)
+
+FRESH_S: Final = 60.0
+_OFFERED: Final = {GridLevel.DISTRICT: 0, GridLevel.TOWN: 1, GridLevel.CENTRE: 2}
+"""Levels of the grid by which one filters, and how deep they stand in a list; thousands of base grids help nobody."""
+
+
+class Names(Struct):
+    """What things are called. A code that has no name stands for itself."""
+
+    grids: dict[str, Grid] = {}
+    communities: dict[str, Community] = {}
+
+    def grid(self, code: str) -> str:
+        """A grid's name."""
+        found = self.grids.get(code)
+        return found.name if found is not None else code
+
+    def community(self, id: str) -> str:
+        """A community's name."""
+        found = self.communities.get(id)
+        return found.name if found is not None else id
+
+    def offer_grids(self, actor: Actor) -> list[tuple[str, str, int]]:
+        """Code, name and depth of the grids that somebody may filter by, each below its parent."""
+        below: dict[str | None, list[Grid]] = {}
+        for grid in self.grids.values():
+            below.setdefault(grid.parent, []).append(grid)
+        found: list[tuple[str, str, int]] = []
+
+        def walk(parent: str | None, is_mine: bool, depth: int) -> None:
+            for grid in sorted(below.get(parent, ()), key=lambda grid: grid.code):
+                if grid.level not in _OFFERED:
+                    continue
+                mine = is_mine or grid.code in actor.grids
+                if mine:
+                    found.append((grid.code, grid.name, depth))
+                walk(grid.code, mine, depth + mine)
+
+        walk(None, is_mine=False, depth=0)
+        return found
+
+    def offer_communities(self, actor: Actor) -> list[tuple[str, str]]:
+        """Id and name of the communities that somebody may see, by name."""
+        seen = [c for c in self.communities.values() if actor.covers(c.id, c.grids)]
+        return sorted(((c.id, c.name) for c in seen), key=lambda pair: pair[1])
+
+
+class NameBook:
+    """Reads the names, and again once a minute."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self.names = Names()
+        self._ledger = ledger
+
+    async def run(self) -> None:
+        """Keeps them fresh for ever."""
+        while True:
+            try:
+                self.names = await asyncio.to_thread(self._read)
+            except LedgerDown as error:
+                log.warning("names stay as they were: %s", error)
+                await asyncio.sleep(1)
+                continue
+            await asyncio.sleep(FRESH_S)
+
+    def _read(self) -> Names:
+        grids = {grid.code: grid for grid in self._ledger.grids()}
+        return Names(grids, {community.id: community for community in self._ledger.communities()})

@@ -1,0 +1,286 @@
+"""The engine's short sentences in a timeline, as people read them: in their language, with local times and names.
+
+The engine writes plain English with codes in it, the same live and in a replay. What is known here is put into words;
+what is not stands as it was written.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from msgspec import Struct
+
+from gateway.core.catalog import Catalog
+from gateway.core.model import Line
+from gateway.web.languages import pick
+from gateway.web.words import name_level, name_role, name_state, name_step, show_moment
+
+Names = Callable[[str], str]
+"""The name of a grid by its code."""
+
+
+class Speaker(Struct, frozen=True):
+    """Puts lines into words for one reader: ``language``, the names of grids, and the time now."""
+
+    language: str
+    catalog: Catalog
+    grid_name: Names
+    now: int
+
+    def who(self, name: str) -> str:
+        """Whoever acted: ``gateway``, ``platform:NAME``, or an account's name."""
+        head, colon, tail = name.partition(":")
+        if head == "platform" and colon:
+            return f"{name_role('platform', self.language)} {tail}"
+        return name_role(name, self.language) if name == "gateway" else name
+
+    def body(self, body: str) -> str:
+        """A responsible body's name."""
+        return pick(self.catalog.bodies.get(body, {"zh": body}), self.language)
+
+    def why(self, line: Line) -> str:
+        """Why, in this reader's words."""
+        return self.say(line.what, line.why)
+
+    def say(self, what: str, why: str) -> str:
+        """One sentence of a line that tells ``what``."""
+        if not why:
+            return ""
+        if what in ("opened", "joined"):
+            return self._saw(why)
+        if self.language != "zh":
+            return self._times(why)
+        for pattern, template in _CHINESE.get(what, ()):
+            found = pattern.fullmatch(why)
+            if found is not None:
+                words = {name: self._word(name, text) for name, text in found.groupdict().items() if text is not None}
+                return template.format_map(_Blank(words))
+        return self._times(why)
+
+    def refusal(self, words: str) -> str:
+        """Why an act was refused."""
+        if self.language != "zh":
+            return words
+        for pattern, template in _REFUSALS:
+            found = pattern.match(words)
+            if found is not None:
+                said = {name: self._word(name, text) for name, text in found.groupdict().items() if text is not None}
+                return template.format_map(_Blank(said))
+        return words
+
+    def leaf(self, text: str) -> str:
+        """One test of a condition."""
+        return self._saw(text)
+
+    def look(self, text: str) -> str:
+        """What a test saw."""
+        if self.language == "zh":
+            for pattern, replacement in _LOOKS:
+                text = pattern.sub(replacement, text)
+        return self._times(text)
+
+    def arithmetic(self, how: str) -> str:
+        """How a deadline was computed."""
+        if self.language != "zh":
+            return how
+        said = how
+        for pattern, replacement in _ARITHMETIC:
+            said = pattern.sub(replacement, said)
+        return said
+
+    def limit(self, limit: str) -> str:
+        """A limit as the policy's file has it, in words."""
+        found = re.fullmatch(r"(\d+)(min|h|wh|d|wd)", limit)
+        if found is None:
+            return limit
+        return pick(_LIMITS[found[2]], self.language).format(found[1])
+
+    def _word(self, name: str, text: str) -> str:
+        match name.rstrip("2"):
+            case "step" | "verb":
+                return name_step(text, self.language)
+            case "grid":
+                return self.grid_name(text)
+            case "role":
+                return name_role(text, self.language)
+            case "state":
+                return name_state(text, self.language)
+            case "level":
+                return name_level(text, self.language)
+            case "body":
+                return self.body(text)
+            case "how":
+                return self.arithmetic(text)
+            case "limit":
+                return self.limit(text)
+            case "outcome":
+                return pick(_OUTCOMES.get(text, {"zh": text, "en": text}), self.language)
+            case _:
+                return text
+
+    def _saw(self, why: str) -> str:
+        """What a condition saw: its leaves in words, with local times."""
+        if self.language == "zh":
+            for pattern, replacement in _LEAVES:
+                why = pattern.sub(replacement, why)
+        return self._times(why)
+
+    def _times(self, text: str) -> str:
+        """The engine's times are milliseconds; people read local time."""
+        return _MOMENT.sub(lambda found: show_moment(int(found[0]), self.now), text)
+
+
+class _Blank(dict[str, str]):
+    """What a sentence does not say is left out."""
+
+    def __missing__(self, key: str) -> str:
+        return ""
+
+
+_MOMENT: Final = re.compile(r"\b1\d{12}\b")
+_DATE: Final = r"\d{4}-\d\d-\d\d \d\d:\d\d"
+
+_LIMITS: Final[Mapping[str, Mapping[str, str]]] = {
+    "min": {"zh": "{}分钟", "en": "{} min"},
+    "h": {"zh": "{}小时", "en": "{} h"},
+    "wh": {"zh": "{}个工作小时", "en": "{} working hours"},
+    "d": {"zh": "{}天", "en": "{} days"},
+    "wd": {"zh": "{}个工作日", "en": "{} working days"},
+}
+_OUTCOMES: Final[Mapping[str, Mapping[str, str]]] = {
+    "done": {"zh": "已执行", "en": "done"},
+    "failed": {"zh": "失败", "en": "failed"},
+    "expired": {"zh": "已过期", "en": "expired"},
+    "refused": {"zh": "被拒绝", "en": "refused"},
+}
+
+
+def _lines(*pairs: tuple[str, str]) -> tuple[tuple[re.Pattern[str], str], ...]:
+    return tuple((re.compile(pattern), text) for pattern, text in pairs)
+
+
+_CHINESE: Final[Mapping[str, tuple[tuple[re.Pattern[str], str], ...]]] = {
+    "due": _lines(
+        (
+            rf"(?P<step>\w+) by (?P<until>{_DATE}) \((?P<role>\w+) of (?P<grid>\w+)\): (?P<how>.+)",
+            "{until} 前{step}，由{grid}{role}负责：{how}",
+        )
+    ),
+    "warn": _lines((rf"(?P<step>\w+) is due at (?P<until>{_DATE})", "{step}应于 {until} 前完成")),
+    "overdue": _lines((rf"(?P<step>\w+) was due at (?P<until>{_DATE}): (?P<how>.+)", "{step}应于 {until} 完成：{how}")),
+    "remind": _lines((r"(?P<step>\w+), for the (?P<n>\d+)\. time", "{step}，第{n}次催办")),
+    "escalate": _lines(
+        (r"(?P<step>\w+): grid (?P<grid>\w+) is asked now", "{step}改由{grid}督办"),
+        (r"returned (?P<n>\d+) times: grid (?P<grid>\w+) decides whose it is", "已退回{n}次，由{grid}裁定责任单位"),
+    ),
+    "ring": _lines((r"call (?P<n>\d+): nobody has accepted it yet", "第{n}次呼叫值班电话：尚无人受理")),
+    "contact": _lines((r"the family, or the property's duty phone, .*", "联系家属或物业值班电话核实")),
+    "raised": _lines((r"(?P<level>\w+) → (?P<level2>\w+)", "{level} → {level2}")),
+    "dispatch": _lines(
+        (
+            r"nobody has answered the call back within (?P<limit>\w+); to (?P<body>[\w-]+)",
+            "{limit}内无人回拨核实，自动派遣至{body}",
+        ),
+        (r"(?:(?P<words>.+); )?to (?P<body>[\w-]+)", "派遣至{body} {words}"),
+    ),
+    "whistle": _lines((r"(?:(?P<words>.+); )?grid (?P<grid>\d+)", "呼叫{grid} {words}")),
+    "report_in": _lines((r"(?:(?P<words>.+); )?grid (?P<grid>\d+)", "{grid}已报到 {words}")),
+    "park": _lines((rf"(?P<words>.+); until (?P<until>{_DATE})", "挂账至 {until}：{words}")),
+    "ask_extension": _lines((rf"(?P<words>.+); until (?P<until>{_DATE})", "申请延至 {until}：{words}")),
+    "resume": _lines((rf"parked until (?P<until>{_DATE}) by (?P<who>.+)", "挂账到期（{until}，{who}）")),
+    "rate": _lines((r"(?P<n>\d) of 5", "{n} 分（满分 5 分）")),
+    "commanded": _lines(
+        (r"(?P<name>\w+): no device in this (?P<zone>\w+) can do it", "{name}：范围内没有可执行的设备"),
+    ),
+    "answered": _lines((r"(?P<outcome>[\w-]+) (?P<name>.+)", "{outcome} {name}")),
+    "cleared": _lines(
+        (r"the storm is over", "告警潮已结束"),
+        (r"the condition is over; it came and went (?P<n>\d+) times", "条件不再成立，其间反复{n}次"),
+    ),
+    "flapping": _lines((r"came and went (?P<n>\d+) times more", "又反复{n}次")),
+    "moved": _lines((r"grid (?P<grid>\w+) → (?P<grid2>\w+)", "{grid} → {grid2}")),
+    "swallowed": _lines(
+        (r"(?P<n>\d+) findings, the last (?P<key>.+)", "{n}个信号，最近一个：{key}"),
+        (r"(?P<key>[\w-]+): silent since (?P<name>[\w-]+) is", "{key} 随 {name} 一起失联"),
+    ),
+    "told": _lines(
+        (r"(?P<kind>\w+): not reached: (?P<words>.*)", "未能通知到：{words}"),
+        (r"(?P<kind>\w+): (?P<words>.+)", "已通知：{words}"),
+    ),
+}
+
+_REFUSALS: Final = _lines(
+    (r"(?P<verb>\w+) is not allowed while the incident is (?P<state>\w+)", "事件当前为「{state}」，不能{verb}"),
+    (r"(?P<verb>\w+) is not for a (?P<role>\w+)", "{role}不能{verb}"),
+    (r"it lies in grid (?P<grid>\w+), which is not below yours", "该事件在{grid}，不在你的网格之内"),
+    (r"(?P<verb>\w+) needs a reason", "{verb}须填写理由"),
+    (r"(?P<verb>\w+) needs the incident that takes this one in", "{verb}须选择并入的事件"),
+    (r"(?P<verb>\w+) needs a date in the future", "{verb}须填写将来的时间"),
+    (r"(?P<verb>\w+) needs a date after the one that holds now", "{verb}的时间须晚于现有时限"),
+    (r"(?P<verb>\w+) needs a score from 1 to 5", "{verb}须打 1 到 5 分"),
+    (r"somebody has accepted it already, and it is (?P<state>\w+)", "已有人受理，事件当前为「{state}」"),
+    (r"grid (?P<grid>\w+) was whistled for already", "已向{grid}吹哨，尚未报到"),
+    (r"there is no level above to whistle for", "已是最高一级，无处可吹哨"),
+    (r"nobody was whistled for", "没有待报到的吹哨"),
+    (r"grid (?P<grid>\w+) was whistled for, and \w+ lies below it", "吹哨呼叫的是{grid}，须由该级或上级报到"),
+    (r"the whistle must be answered first", "须先报到，再办理延期"),
+    (r"nobody has asked for an extension", "没有待批的延期申请"),
+    (r"whoever asks for an extension cannot grant it", "申请人不能批准自己的延期"),
+    (r"an incident cannot be merged into itself", "事件不能并入自身"),
+    (r"there is no open incident .* to merge it into", "要并入的事件已结束或不在本小区"),
+    (r"there is no responsible body", "没有这个责任单位"),
+    (r"no such open incident in this community", "事件已归档，不能再操作"),
+    (r"(?P<who>.+) was faster \((?P<verb>\w+)\)", "{who}先一步（{verb}），请核对后再定"),
+    (r"it was refused when it came first", "这一操作此前已被拒绝"),
+)
+
+_ARITHMETIC: Final = _lines(
+    (rf"(\d+)min from ({_DATE})", r"自 \2 起 \1 分钟"),
+    (rf"(\d+)h from ({_DATE})", r"自 \2 起 \1 小时"),
+    (rf"(\d+)wh from ({_DATE})", r"自 \2 起 \1 个工作小时"),
+    (rf"(\d+)d from ({_DATE})", r"自 \2 起 \1 天"),
+    (rf"(\d+)wd from ({_DATE})", r"自 \2 起 \1 个工作日"),
+    (r", its day not counted", "（当日不计）"),
+    (r", in working hours", "（只计工作时间）"),
+    (r"; no working days: ", "；非工作日："),
+    (r" to (\d{4}-\d\d-\d\d)", r" 至 \1"),
+    (r" and more", " 等"),
+    (rf"extended to ({_DATE}) by (\S+)", r"经 \2 批准延至 \1"),
+    (rf"parked until ({_DATE}) by (\S+)", r"\2 挂账至 \1"),
+    (rf", ends ({_DATE})", r"，止于 \1"),
+)
+
+_LEAVES: Final = _lines(
+    (r"\bpressed seen: last at (1\d{12})", r"收到按键，\1"),
+    (r"\b(\w+) seen: last at (1\d{12})", r"收到 \1，\2"),
+    (
+        r"device missing for its heartbeat: last heard at (\d+), missing from (\d+)",
+        r"设备超过心跳周期无数据：最后一次 \1",
+    ),
+    (r"(\w+) missing for (\w+)", r"\1 已 \2 无数据"),
+    (r"\bbetween (.+?) and ", r"介于 \1 与 "),
+    (r"\babove ", "高于 "),
+    (r"\bbelow ", "低于 "),
+    (r"\battribute (\w+)", r"设定值 \1"),
+    (r" \(default ([\d.]+)\)", r"（默认 \1）"),
+    (r"\brate in (\w+)", r"\1 内变化"),
+    (r"\bsum in (\w+)", r"\1 内累计"),
+    (r"at least (\d+) times in (\w+)", r"\2 内至少 \1 次"),
+    (r"\bis true\b", "为真"),
+    (r"\bis false\b", "为假"),
+    (r"(\(window not covered yet\))", "（时窗未满）"),
+    (r": true at (\d+)", r"：是，\1"),
+    (r": false at (\d+)", r"：否，\1"),
+    (r": (-?[\d.]+) at (\d+)", r"：实测 \1，\2"),
+)
+
+_LOOKS: Final = _lines(
+    (r"\btrue at (\d+)", r"是，\1"),
+    (r"\bfalse at (\d+)", r"否，\1"),
+    (r"(-?[\d.]+) at (\d+)", r"\1，\2"),
+    (r"\blast at (\d+)", r"最近一次 \1"),
+    (r"\bnever\b", "从未"),
+    (r"\bnothing\b", "无"),
+)

@@ -1,0 +1,118 @@
+// An incident that is looked at: kept as it stands, without taking away what somebody is writing.
+"use strict";
+
+(function () {
+  const shown = () => document.getElementById("incident");
+  const followed = document.querySelector("[data-follow]");
+  let source = null;
+  let position = null;
+
+  function isBusy() {
+    const here = shown();
+    if (here === null) return false;
+    if ([...here.querySelectorAll("textarea")].some((field) => field.value !== field.defaultValue)) return true;
+    const focused = document.activeElement;
+    return focused !== null && here.contains(focused) && focused.closest("form.move") !== null;
+  }
+
+  async function refresh(id) {
+    const before = shown();
+    if (before === null || before.dataset.incident !== id) return;
+    let html;
+    try {
+      const answer = await fetch(`/incidents/${id}/pane`, { headers: { "HX-Request": "true" } });
+      if (!answer.ok) return;
+      html = await answer.text();
+    } catch {
+      return;
+    }
+    const old = shown();
+    if (old === null || old.dataset.incident !== id) return;
+    const template = document.createElement("template");
+    template.innerHTML = html.trim();
+    const fresh = template.content.firstElementChild;
+    // What this page has just done itself has brought the newest already.
+    if (Number(fresh.dataset.revision) <= Number(old.dataset.revision)) return;
+    if (isBusy()) {
+      // The form stays, with the revision that was looked at: the gateway refuses what is decided on an older one.
+      ["incident-head", "incident-signals", "incident-people", "incident-members", "incident-timeline"].forEach((part) => {
+        const here = old.querySelector(`#${part}`);
+        const there = fresh.querySelector(`#${part}`);
+        if (here && there && !here.contains(document.activeElement)) here.replaceWith(there);
+      });
+      old.querySelector("#incident-moved").hidden = false;
+      if (window.htmx) window.htmx.process(old);
+    } else {
+      const isOpen = old.querySelector("#incident-why[open]") !== null;
+      old.replaceWith(fresh);
+      if (window.htmx) window.htmx.process(fresh);
+      if (isOpen) fresh.querySelector("#incident-why").open = true;
+    }
+    clocks.paint();
+  }
+
+  document.addEventListener("incident-changed", (event) => refresh(event.detail));
+
+  document.addEventListener("htmx:beforeRequest", (event) => {
+    if (!event.target.matches("form.move")) return;
+    event.target.querySelectorAll("button").forEach((button) => { button.disabled = true; });
+  });
+  document.addEventListener("htmx:afterRequest", (event) => {
+    if (!event.target.matches || !event.target.matches("form.move")) return;
+    event.target.querySelectorAll("button").forEach((button) => { button.disabled = false; });
+  });
+  document.addEventListener("htmx:afterSwap", (event) => {
+    clocks.paint();
+    const told = document.querySelector("#incident-told .notice");
+    if (told && event.detail.requestConfig && event.detail.requestConfig.verb === "post") {
+      told.scrollIntoView({ block: "nearest" });
+      told.tabIndex = -1;
+      told.focus({ preventScroll: true });
+    }
+  });
+
+  // One form at a time: opening another closes the first.
+  document.addEventListener("toggle", (event) => {
+    if (!event.target.matches(".move-more") || !event.target.open) return;
+    document.querySelectorAll(".move-more[open]").forEach((other) => {
+      if (other !== event.target) other.open = false;
+    });
+    const field = event.target.querySelector("select, textarea, input:not([type=hidden])");
+    if (field) field.focus();
+  }, true);
+
+  // --- the page by itself ---------------------------------------------------------------------------------------------
+
+  function say(kind) {
+    const state = document.getElementById("link-state");
+    state.textContent = state.dataset[kind];
+    state.classList.toggle("is-live", kind === "live");
+    state.classList.toggle("is-away", kind !== "live");
+  }
+
+  /** A browser opens few connections to one server: a page that nobody looks at gives its own back. */
+  function follow() {
+    if (source !== null) source.close();
+    source = null;
+    if (document.hidden) return;
+    const address = new URL(followed.dataset.follow, location.href);
+    if (position !== null) address.searchParams.set("after", position);
+    source = new EventSource(address);
+    source.addEventListener("changed", () => refresh(shown().dataset.incident));
+    source.addEventListener("pulse", (event) => {
+      const pulse = JSON.parse(event.data);
+      position = event.lastEventId || position;
+      clocks.set(pulse.now);
+      say(!pulse.is_fresh ? "stale" : pulse.is_gateway_there ? "live" : "gone");
+    });
+    source.addEventListener("error", () => {
+      say("away");
+      if (source.readyState === EventSource.CLOSED) setTimeout(follow, 4000);
+    });
+  }
+
+  if (followed !== null) {
+    document.addEventListener("visibilitychange", follow);
+    follow();
+  }
+})();

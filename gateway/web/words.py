@@ -1,0 +1,196 @@
+"""What the pages call things, and how they write times and spans: Chinese and English, in Asia/Shanghai."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Final
+
+from gateway.core.model import DeviceState, GridLevel, Level, Role, Sort, Text
+from gateway.core.moves import MOVES, NOTICE_MOVES, STATE_TITLES
+from gateway.core.worktime import SHANGHAI_MS
+from gateway.web.languages import pick
+
+MINUTE_MS: Final = 60_000
+HOUR_MS: Final = 3_600_000
+DAY_MS: Final = 86_400_000
+
+LEVELS: Final[Mapping[str, Text]] = {
+    Level.CRITICAL: {"zh": "特急", "en": "Critical"},
+    Level.URGENT: {"zh": "紧急", "en": "Urgent"},
+    Level.NORMAL: {"zh": "一般", "en": "Normal"},
+}
+"""The most pressing first, as lists of them stand."""
+
+SORTS: Final[Mapping[str, Text]] = {
+    Sort.INCIDENT: {"zh": "治理事件", "en": "Incidents"},
+    Sort.NOTICE: {"zh": "维护通知", "en": "Maintenance notices"},
+}
+
+ROLES: Final[Mapping[str, Text]] = {
+    Role.ADMINISTRATOR: {"zh": "管理员", "en": "administrator"},
+    Role.AUDITOR: {"zh": "审计员", "en": "auditor"},
+    Role.DISPATCHER: {"zh": "调度员", "en": "dispatcher"},
+    Role.GRID_WORKER: {"zh": "网格员", "en": "grid worker"},
+    Role.PROPERTY_MANAGER: {"zh": "物业", "en": "property manager"},
+    Role.TESTER: {"zh": "测试员", "en": "tester"},
+    Role.PLATFORM: {"zh": "平台", "en": "platform"},
+    Role.RESIDENT: {"zh": "居民", "en": "resident"},
+    Role.GATEWAY: {"zh": "网关", "en": "gateway"},
+}
+
+GRID_LEVELS: Final[Mapping[str, Text]] = {
+    GridLevel.DISTRICT: {"zh": "区", "en": "District"},
+    GridLevel.TOWN: {"zh": "镇街", "en": "Town"},
+    GridLevel.DEPARTMENT: {"zh": "部门", "en": "Department"},
+    GridLevel.CENTRE: {"zh": "社区网格中心", "en": "Grid centre"},
+    GridLevel.STATION: {"zh": "网格工作站", "en": "Workstation"},
+    GridLevel.BASE: {"zh": "基础网格", "en": "Base grid"},
+    GridLevel.SPECIAL: {"zh": "专属网格", "en": "Department grid"},
+}
+
+DEVICE_STATES: Final[Mapping[str, Text]] = {
+    DeviceState.ACTIVE: {"zh": "在用", "en": "in use"},
+    DeviceState.COMMISSIONING: {"zh": "调试", "en": "commissioning"},
+    DeviceState.DRILL: {"zh": "演练", "en": "drill"},
+    DeviceState.MAINTENANCE: {"zh": "检修", "en": "maintenance"},
+    DeviceState.RETIRED: {"zh": "停用", "en": "retired"},
+}
+
+LINES: Final[Mapping[str, Text]] = {
+    "opened": {"zh": "发现", "en": "opened"},
+    "joined": {"zh": "再次报警", "en": "signalled again"},
+    "raised": {"zh": "升级", "en": "level raised"},
+    "cleared": {"zh": "信号恢复", "en": "signal cleared"},
+    "due": {"zh": "计时", "en": "clock set"},
+    "warn": {"zh": "即将超时", "en": "running late"},
+    "overdue": {"zh": "超时", "en": "overdue"},
+    "remind": {"zh": "催办", "en": "reminder"},
+    "escalate": {"zh": "上报上级", "en": "escalated"},
+    "ring": {"zh": "电话振铃", "en": "duty phone rung"},
+    "contact": {"zh": "联系核实", "en": "contact called"},
+    "told": {"zh": "通知结果", "en": "notification"},
+    "commanded": {"zh": "下发指令", "en": "command sent"},
+    "answered": {"zh": "指令回执", "en": "command answered"},
+    "took_in": {"zh": "并入", "en": "took in"},
+    "swallowed": {"zh": "归并信号", "en": "took in signals"},
+    "flapping": {"zh": "反复抖动", "en": "flapping"},
+    "moved": {"zh": "网格变更", "en": "grid changed"},
+}
+"""Lines of a timeline that are no move."""
+
+CONTACT_ROLES: Final[Mapping[str, Text]] = {
+    "family": {"zh": "家属", "en": "family"},
+    "property": {"zh": "物业", "en": "property manager"},
+    "duty": {"zh": "值班", "en": "on duty"},
+    "body": {"zh": "责任单位", "en": "responsible body"},
+}
+
+_STEP_ONLY: Final[Mapping[str, Text]] = {
+    "resolve": {"zh": "处置反馈", "en": "resolve"},
+    "resume": {"zh": "恢复办理", "en": "resume"},
+}
+
+
+def name_level(level: str, language: str) -> str:
+    """特急, 紧急, 一般."""
+    return pick(LEVELS.get(level, {"zh": level}), language)
+
+
+def name_state(state: str, language: str) -> str:
+    """An incident's state in words."""
+    return pick(_STATES.get(state, {"zh": state}), language)
+
+
+def name_role(role: str, language: str) -> str:
+    """Who acts, in words."""
+    return pick(ROLES.get(role, {"zh": role}), language)
+
+
+def name_step(step: str, language: str) -> str:
+    """What is awaited, in words."""
+    return pick(_STEP_ONLY.get(step) or _VERBS.get(step, {"zh": step}), language)
+
+
+def name_verb(verb: str, language: str, *, is_notice: bool = False) -> str:
+    """A move in words; some are called otherwise where it is a maintenance notice that moves."""
+    titles = _NOTICE_VERBS if is_notice and verb in _NOTICE_VERBS else _VERBS
+    return pick(titles.get(verb, {"zh": verb}), language)
+
+
+def name_line(what: str, language: str) -> str:
+    """What a line of a timeline tells: a move, or what the gateway noticed."""
+    return pick(LINES.get(what) or _VERBS.get(what, {"zh": what}), language)
+
+
+_STATES: Final[Mapping[str, Text]] = {str(state): title for state, title in STATE_TITLES.items()}
+_VERBS: Final[Mapping[str, Text]] = {move.verb: move.title for move in (*NOTICE_MOVES, *MOVES)}
+_NOTICE_VERBS: Final[Mapping[str, Text]] = {move.verb: move.title for move in NOTICE_MOVES}
+
+
+def show_moment(at: int, now: int, *, seconds: bool = True) -> str:
+    """A time in Asia/Shanghai, as short as it may be: today's without its date, this year's without its year."""
+    local, today = _local(at), _local(now)
+    clock = local.strftime("%H:%M:%S" if seconds else "%H:%M")
+    if local.date() == today.date():
+        return clock
+    return local.strftime("%m-%d " if local.year == today.year else "%Y-%m-%d ") + clock
+
+
+def show_full(at: int) -> str:
+    """A whole time in Asia/Shanghai."""
+    return _local(at).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def show_iso(at: int) -> str:
+    """For programs: RFC 3339 with the zone of Asia/Shanghai."""
+    return f"{_local(at).strftime('%Y-%m-%dT%H:%M:%S')}.{at % 1000:03d}+08:00"
+
+
+def show_input(at: int) -> str:
+    """As a field of a form for local times has it."""
+    return _local(at).strftime("%Y-%m-%dT%H:%M")
+
+
+def read_input(text: str) -> int | None:
+    """What such a field was filled with, as a time in Asia/Shanghai; None when it is none."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    if moment.tzinfo is None:
+        return round(moment.replace(tzinfo=UTC).timestamp() * 1000) - SHANGHAI_MS
+    return round(moment.timestamp() * 1000)
+
+
+def _local(at: int) -> datetime:
+    return datetime.fromtimestamp((at + SHANGHAI_MS) / 1000, UTC)
+
+
+def show_span(ms: int, language: str) -> str:
+    """A span in its two largest units: 3分12秒, 2小时05分, 4天3小时; 3 min 12 s, 2 h 05 min, 4 d 3 h."""
+    ms = abs(ms)
+    seconds, minutes, hours, days = ms // 1000 % 60, ms // MINUTE_MS % 60, ms // HOUR_MS % 24, ms // DAY_MS
+    if language == "zh":
+        if days:
+            return f"{days}天{hours}小时"
+        if hours:
+            return f"{hours}小时{minutes:02d}分"
+        return f"{minutes}分{seconds:02d}秒" if minutes else f"{seconds}秒"
+    if days:
+        return f"{days} d {hours} h"
+    if hours:
+        return f"{hours} h {minutes:02d} min"
+    return f"{minutes} min {seconds:02d} s" if minutes else f"{seconds} s"
+
+
+def show_left(due_at: int, now: int) -> str:
+    """What is left of a time limit, for a column: 12:05, 3:07:00, 2d 3h; with a minus when it is over."""
+    left = due_at - now
+    sign, ms = ("-", -left) if left < 0 else ("", left)
+    seconds, minutes, hours, days = ms // 1000 % 60, ms // MINUTE_MS % 60, ms // HOUR_MS, ms // DAY_MS
+    if days:
+        return f"{sign}{days}d {hours % 24}h"
+    if hours:
+        return f"{sign}{hours}:{minutes:02d}:{seconds:02d}"
+    return f"{sign}{minutes:02d}:{seconds:02d}"
