@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Depends, Query, Request, Response
-from starlette.responses import RedirectResponse, StreamingResponse
+from starlette.responses import RedirectResponse
 
 from gateway.core.model import Incident, Sort
 from gateway.core.moves import FINAL, State
@@ -16,7 +16,7 @@ from gateway.web.access import authorise
 from gateway.web.console import PAGE, Console
 from gateway.web.languages import choose_language, pick
 from gateway.web.rendering import Viewer, key_of
-from gateway.web.stream import EVENT_STREAM, follow
+from gateway.web.stream import follow, read_position, stream
 from gateway.web.words import SORTS, name_state
 
 Seer = Annotated[Actor, Depends(authorise(Permission.INCIDENTS_SEE))]
@@ -89,21 +89,10 @@ def route_board(console: Console) -> APIRouter:
     async def stream_board(request: Request, actor: Watcher, wanted: Wanted, after: int = -1) -> Response:
         """What changes, from a position on, as server-sent events. A browser that comes back says itself how far it
         has come."""
-        position = read_position(request, after)
         viewer = Viewer(actor, wanted, choose_language(request))
-        return StreamingResponse(follow(console, viewer, position), media_type=EVENT_STREAM, headers=STREAM_HEADERS)
+        return stream(request, follow(console, viewer, read_position(request, after)))
 
     return router
-
-
-STREAM_HEADERS: Final = {"X-Accel-Buffering": "no", "Cache-Control": "no-store"}
-"""A proxy that gathers events before it sends them would make a live board an old one."""
-
-
-def read_position(request: Request, after: int) -> int:
-    """How far whoever asks has come: the browser's own word counts before the address of its page."""
-    told = request.headers.get("last-event-id", "")
-    return int(told) if told.isdecimal() and len(told) < 19 else after
 
 
 def _list(console: Console, actor: Actor, wanted: Filter, after: str) -> dict[str, Any]:

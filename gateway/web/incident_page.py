@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Depends, Request, Response
 from msgspec import Struct
 from starlette.datastructures import FormData
-from starlette.responses import RedirectResponse, StreamingResponse
+from starlette.responses import RedirectResponse
 
 from gateway.core.model import Incident, Sort
 from gateway.core.moves import FINAL
@@ -21,11 +21,10 @@ from gateway.runtime.board import Filter
 from gateway.runtime.door import DoorClosed, DoorRefused
 from gateway.runtime.evidence import Evidence, gather, name_device
 from gateway.web.access import authorise, demand_cover
-from gateway.web.board_page import STREAM_HEADERS, read_position
 from gateway.web.console import Console
 from gateway.web.languages import choose_language, pick
 from gateway.web.problems import Problem
-from gateway.web.stream import EVENT_STREAM, follow_one
+from gateway.web.stream import follow_one, read_position, stream
 from gateway.web.words import read_input, show_input
 
 Seer = Annotated[Actor, Depends(authorise(Permission.INCIDENTS_SEE))]
@@ -85,8 +84,7 @@ def route_incidents(console: Console) -> APIRouter:
     async def stream_incident(request: Request, actor: Watcher, id: str, after: int = -1) -> Response:
         """Says when it has changed."""
         incident = await find(id, actor)
-        events = follow_one(console, incident.id, read_position(request, after))
-        return StreamingResponse(events, media_type=EVENT_STREAM, headers=STREAM_HEADERS)
+        return stream(request, follow_one(console, incident.id, read_position(request, after)))
 
     @router.post("/incidents/{id}/acts")
     async def take_act(request: Request, actor: Doer, id: str) -> Response:

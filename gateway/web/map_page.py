@@ -7,16 +7,14 @@ from typing import Annotated
 import msgspec
 from fastapi import APIRouter, Depends, Request, Response
 from msgspec import Struct
-from starlette.responses import StreamingResponse
 
 from gateway.core.model import Grid, GridLevel, Level, Sort
 from gateway.runtime.access import Actor, Permission
 from gateway.runtime.board import Filter
 from gateway.web.access import authorise
-from gateway.web.board_page import STREAM_HEADERS, read_position
 from gateway.web.console import Console
 from gateway.web.languages import choose_language
-from gateway.web.stream import EVENT_STREAM, draw_case, follow_map
+from gateway.web.stream import draw_case, follow_map, read_position, stream
 
 Seer = Annotated[Actor, Depends(authorise(Permission.INCIDENTS_SEE))]
 Watcher = Annotated[Actor, Depends(authorise(Permission.INCIDENTS_SEE, is_passive=True))]
@@ -91,8 +89,7 @@ def route_map(console: Console) -> APIRouter:
     @router.get("/map/stream")
     async def stream_map(request: Request, actor: Watcher, after: int = -1) -> Response:
         """What becomes of the open incidents."""
-        events = follow_map(console, actor, choose_language(request), read_position(request, after))
-        return StreamingResponse(events, media_type=EVENT_STREAM, headers=STREAM_HEADERS)
+        return stream(request, follow_map(console, actor, choose_language(request), read_position(request, after)))
 
     return router
 

@@ -11,23 +11,51 @@ from collections.abc import AsyncIterator
 from typing import Any, Final
 
 import msgspec
+from fastapi import Request
+from starlette.responses import StreamingResponse
 
 from gateway.core.model import Incident, Level, Sort
 from gateway.core.moves import FINAL
-from gateway.runtime.access import Actor
+from gateway.runtime.access import Actor, Permission
+from gateway.web.access import gate_of
 from gateway.web.console import Console
 from gateway.web.languages import pick
 from gateway.web.rendering import Viewer, key_of
 from gateway.web.words import name_level, name_state
 
-EVENT_STREAM: Final = "text/event-stream"
 PULSE_S: Final = 5.0
 """How often a stream says that it is alive, and what time it is."""
 
 LIFE_S: Final = 900.0
-"""Then it ends and the browser comes again: whoever has signed out or lost the right sees no more than so long."""
+"""Then it ends and the browser comes again, with the scope that its account has by then."""
+
+ADMITTED_S: Final = 60.0
+"""How often it is asked whether whoever listens still may."""
 
 RETRY_MS: Final = 2_000
+HEADERS: Final = {"X-Accel-Buffering": "no", "Cache-Control": "no-store"}
+"""A proxy that gathers events before it sends them would make a live board an old one."""
+
+
+def stream(request: Request, events: AsyncIterator[bytes]) -> StreamingResponse:
+    """The answer that sends these events to whoever may see incidents, for as long as they may."""
+    return StreamingResponse(_while_admitted(request, events), media_type="text/event-stream", headers=HEADERS)
+
+
+async def _while_admitted(request: Request, events: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    asked_at = time.monotonic()
+    async for part in events:
+        if time.monotonic() - asked_at >= ADMITTED_S:
+            if not await gate_of(request).still_admits(request, Permission.INCIDENTS_SEE):
+                return
+            asked_at = time.monotonic()
+        yield part
+
+
+def read_position(request: Request, after: int) -> int:
+    """How far whoever asks has come: the browser's own word counts before the address of its page."""
+    told = request.headers.get("last-event-id", "")
+    return int(told) if told.isdecimal() and len(told) < 19 else after
 
 
 async def follow(console: Console, viewer: Viewer, position: int) -> AsyncIterator[bytes]:

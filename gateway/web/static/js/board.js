@@ -270,7 +270,9 @@
     // An address with empty fields in it reads badly and is shared often.
     if (event.detail.path !== "/board") return;
     const fields = event.detail.formData || null;
-    if (fields) [...fields.keys()].forEach((name) => { if (!fields.get(name)) fields.delete(name); });
+    if (!fields) return;
+    [...fields.keys()].forEach((name) => { if (!fields.get(name)) fields.delete(name); });
+    if (fields.get("sort") === "incident") fields.delete("sort");
   });
 
   document.addEventListener("htmx:afterSwap", (event) => {
