@@ -314,6 +314,14 @@ class SqlLedger:
             session.run_many(_PUT_RESPONSIBLE, [(r.body, r.grid, r.name) for r in responsible])
             session.run_many(_PUT_CONTACT, [(c.id, c.rank, _encode(c)) for c in contacts])
 
+    def drop_district(
+        self, grids: Sequence[str], responsible: Sequence[tuple[str, str]], contacts: Sequence[str]
+    ) -> None:
+        with self.database.writing() as session:
+            session.run_many("DELETE FROM grid WHERE code = ?", [(code,) for code in grids])
+            session.run_many("DELETE FROM responsible WHERE body = ? AND grid = ?", list(responsible))
+            session.run_many("DELETE FROM contact WHERE id = ?", [(id,) for id in contacts])
+
     def grids(self) -> list[Grid]:
         with self.database.reading() as session:
             rows = session.select("SELECT code, level, name, parent FROM grid ORDER BY code")

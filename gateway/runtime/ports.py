@@ -262,6 +262,11 @@ class Ledger(Protocol):
     ) -> None:
         """Adds or changes grids (by code), responsible bodies (by body and grid) and contacts (by id)."""
 
+    def drop_district(
+        self, grids: Sequence[str], responsible: Sequence[tuple[str, str]], contacts: Sequence[str]
+    ) -> None:
+        """Takes out grids by code, responsible bodies by (body, grid) and contacts by id; nothing is left of them."""
+
     def grids(self) -> list[Grid]: ...
     def responsible(self) -> list[Responsible]: ...
     def contacts(self) -> list[Contact]:

@@ -509,6 +509,15 @@ class LedgerConformance:
         assert [known.name for known in ledger.responsible()] == ["另一物业（模拟）"]
         assert ledger.contacts() == [CONTACTS[1], renamed]
 
+    def test_grids_bodies_and_contacts_are_taken_out_by_their_names(self, ledger: SqlLedger) -> None:
+        ledger.put_district(GRIDS, RESPONSIBLE, CONTACTS)
+
+        ledger.drop_district([GRIDS[0].code, "nobody"], [(RESPONSIBLE[0].body, RESPONSIBLE[0].grid)], [CONTACTS[0].id])
+
+        assert ledger.grids() == GRIDS[1:]
+        assert ledger.responsible() == RESPONSIBLE[1:]
+        assert ledger.contacts() == [contact for contact in CONTACTS if contact.id != CONTACTS[0].id]
+
     def test_notifications_wait_beside_deliveries_and_are_counted_apart(self, ledger: SqlLedger, hand: Hand) -> None:
         told = Notify("incident-1/3/ring", "c001", "incident-1", "ring", "gate", "370215", {"zh": "…"}, NOW + 60_000)
         hand.step(Step(incidents=(opened(),), effects=(told,)))
