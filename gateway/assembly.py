@@ -10,11 +10,13 @@ import signal
 import socket
 import ssl
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Final
 
 import uvicorn
+from msgspec import Struct
 
 from gateway.adapters.accounts import SqlAccounts
 from gateway.adapters.broker import EmbeddedBroker
@@ -25,12 +27,18 @@ from gateway.adapters.platform import SHORTEST_KEY, HttpPlatform
 from gateway.adapters.portal import OpenIdPortal
 from gateway.adapters.secrets import ArgonSecrets
 from gateway.core.catalog import Catalog, build_catalog
-from gateway.core.model import Role
+from gateway.core.district import GridScheme, LevelScheme
+from gateway.core.model import GridLevel, Role
 from gateway.core.worktime import DAY_MS
 from gateway.errors import GatewayError
 from gateway.runtime.access import ROLE_TITLES
 from gateway.runtime.catalog_files import read_catalog
 from gateway.runtime.clock import ForwardClock, RunningClock
+from gateway.runtime.coordinates import BOX
+from gateway.runtime.district_check import Rules, check_tables, read_tables
+from gateway.runtime.district_export import write_district
+from gateway.runtime.district_rows import COMMUNITIES
+from gateway.runtime.district_tables import BadRow, Report
 from gateway.runtime.door import DoorClient, DoorServer
 from gateway.runtime.notifying import Teller
 from gateway.runtime.officers import Officers
@@ -40,6 +48,15 @@ from gateway.runtime.plates import PlateSeal, load_key
 from gateway.runtime.ports import Ledger, Notifier, PlatformAway
 from gateway.runtime.reconciling import Difference, Reconciler, Summary
 from gateway.runtime.signing import MINUTE_MS, Policy, SignIn
+from gateway.runtime.registrar import (
+    Changes,
+    find_changes,
+    refuse_running,
+    submit_changes,
+    write_changes,
+    write_credentials,
+)
+from gateway.runtime.standing import read_standing
 from gateway.runtime.writer import Catalogs
 from gateway.settings import Settings
 from gateway.web.access import Gate, Site
@@ -82,6 +99,97 @@ def open_catalogs(ledger: Ledger, current: Catalog) -> Catalogs:
 def open_seal(settings: Settings, catalog: Catalog) -> PlateSeal:
     """The seal for plates, with this installation's key."""
     return PlateSeal(load_key(settings.data / "plate.key"), plate_fields(catalog))
+
+
+def open_scheme(settings: Settings) -> GridScheme:
+    """How grid codes are built. Raises GatewayError for a level that there is not."""
+    section = settings.district
+    if not section.levels:
+        return GridScheme(section.prefix)
+    try:
+        levels = {
+            GridLevel(name): LevelScheme(
+                level.digits, tuple(GridLevel(parent) for parent in level.parents), level.shared, level.serial
+            )
+            for name, level in section.levels.items()
+        }
+    except ValueError as error:
+        known = ", ".join(GridLevel)
+        raise GatewayError("bad-setting", str(error), "district.levels", f"levels are {known}") from error
+    return GridScheme(section.prefix, levels)
+
+
+class Imported(Struct, frozen=True):
+    """What became of an import: how many of each kind are new, changed or gone, and the sources without a password."""
+
+    counts: Mapping[str, Mapping[str, int]]
+    without_password: int
+
+
+def import_district(
+    settings: Settings,
+    folder: Path,
+    actor: str,
+    report: Report,
+    open_bar: Callable[[str, int], AbstractContextManager[Callable[[int], None]]],
+    credentials: Path | None = None,
+    *,
+    retire: bool = False,
+    dry_run: bool = False,
+) -> Imported:
+    """Takes the good rows of a folder of tables in; past a running gateway never, but by its door. Bad rows come into
+    the report. With ``credentials``, sources that have no password get one. Raises GatewayError."""
+    if credentials is not None and credentials.exists():
+        what = "it is there already, and may hold passwords that nobody else knows"
+        raise GatewayError("not-empty", what, str(credentials), "give a new file")
+    catalog = read_catalog(settings.profiles, settings.rules)
+    rules = Rules(catalog, open_scheme(settings), settings.district.box or BOX)
+    tables = read_tables(folder, report)
+    ledger = open_migrated_ledger(settings)
+    now = open_clock(settings)()
+    catalogs = open_catalogs(ledger, catalog)
+    standing = read_standing(ledger, catalogs, catalog)
+    with open_bar("checking", tables.size) as on_rows:
+        seal = open_seal(settings, catalog)
+        plan = check_tables(tables, standing, rules, seal, now, report, retire=retire, on_rows=on_rows)
+    changes = find_changes(plan, standing, actor)
+    if not (dry_run or changes.is_nothing):
+        with open_bar("importing", len(changes.events)) as on_part:
+            refused = asyncio.run(_submit(settings, ledger, changes, on_part))
+            if refused is None:
+                refuse_running(ledger, now)
+                refused = write_changes(ledger, changes, catalog, catalogs, now, on_part)
+        for id, why in refused.items():
+            mend = "mend what it says, and import again"
+            report.bad.append(BadRow(COMMUNITIES.file, 0, 0, "refused", f"community {id}: {why}", mend))
+    sources = {source.id for one in plan.communities for source in one.sources}
+    sources.update(source.id for state in standing.communities.values() for source in state.sources)
+    missing = sorted(sources - set(ledger.credentials()))
+    if credentials is not None and not dry_run:
+        write_credentials(credentials, ledger.issue_credentials(missing, now))
+        missing = []
+    ledger.close()
+    return Imported(changes.counts, len(missing))
+
+
+async def _submit(
+    settings: Settings, ledger: Ledger, changes: Changes, on_part: Callable[[int], None]
+) -> dict[str, str] | None:
+    """Through the door of the gateway; None when none stands behind it."""
+    door = DoorClient(settings.door_path)
+    try:
+        return await submit_changes(ledger, changes, door, on_part) if await door.is_open() else None
+    finally:
+        await door.close()
+
+
+def export_district(settings: Settings, folder: Path, *, geojson: bool = False) -> dict[str, int]:
+    """Writes the district as tables; the number of rows by file. Raises GatewayError."""
+    catalog = read_catalog(settings.profiles, settings.rules)
+    ledger = open_migrated_ledger(settings)
+    standing = read_standing(ledger, open_catalogs(ledger, catalog), catalog)
+    ledger.close()
+    return write_district(folder, standing, geojson=geojson)
 
 
 def plate_fields(catalog: Catalog) -> dict[str, set[str]]:

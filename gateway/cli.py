@@ -7,6 +7,8 @@ import json
 import logging
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import date, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
@@ -25,6 +27,7 @@ from gateway.runtime import checks
 from gateway.runtime.appraisal import By, Every, Question
 from gateway.runtime.appraising import appraise_ledger, render_csv, render_json
 from gateway.runtime.catalog_files import read_catalog
+from gateway.runtime.district_tables import Report
 from gateway.runtime.explaining import explain_device, explain_incident
 from gateway.runtime.holidays import render_holidays
 from gateway.runtime.moves_page import render_moves
@@ -38,6 +41,8 @@ from gateway.settings import read_settings
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 app.add_typer(account_app, name="account")
 app.add_typer(audit_app, name="audit")
+district = typer.Typer(no_args_is_help=True, help="Take a district in from tables, and give it out again.")
+app.add_typer(district, name="district")
 
 ConfigOption = Annotated[Path | None, typer.Option("--config", help="a TOML file; SCG_… variables override it")]
 
@@ -138,15 +143,15 @@ def register_district(
 ) -> None:
     """Register the communities, places, sources, devices and lists of a district file."""
     settings = read_settings(config)
-    district = read_district(file)
+    taken = read_district(file, assembly.open_scheme(settings))
     catalog = read_catalog(settings.profiles, settings.rules)
     ledger = assembly.open_migrated_ledger(settings)
     clock = assembly.open_clock(settings)
-    bar_of = typer.progressbar(length=len(district.communities), label="registering", file=sys.stderr)
+    bar_of = typer.progressbar(length=len(taken.communities), label="registering", file=sys.stderr)
     with without_collector(), bar_of as bar:
         done = register(
             ledger,
-            district,
+            taken,
             catalog,
             assembly.open_catalogs(ledger, catalog),
             assembly.open_seal(settings, catalog),
@@ -158,6 +163,54 @@ def register_district(
     write_credentials(credentials, ledger.issue_credentials(done.sources, clock()))
     ledger.close()
     typer.echo(json.dumps({"communities": done.communities, "sources": len(done.sources), "devices": done.devices}))
+
+
+@district.command("import")
+def import_tables(
+    folder: Annotated[Path, typer.Argument(help="the folder of the tables (docs/district.md)")],
+    config: ConfigOption = None,
+    report: Annotated[Path | None, typer.Option(help="write all that was found there, as a table")] = None,
+    credentials: Annotated[
+        Path | None, typer.Option(help="give sources that have none a password, and write it there, for you alone")
+    ] = None,
+    retire: Annotated[bool, typer.Option("--retire", help="take out what the tables do not have any more")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="only look: change nothing")] = False,
+    actor: Annotated[str, typer.Option(help="who imports, for the journal")] = "operator",
+) -> None:
+    """Take a district in from tables: grids, communities, places, sources, devices, responsible bodies, contacts and
+    lists. Each bad row is told, with its mend, and stays out; the good ones are in. Exit status 1 when one was bad."""
+    found = Report()
+    with without_collector():
+        done = assembly.import_district(
+            read_settings(config), folder, actor, found, _open_bar, credentials, retire=retire, dry_run=dry_run
+        )
+    for line in found.lines():
+        typer.echo(line)
+    if report is not None:
+        found.write(report)
+    summary = {**done.counts, "bad": len(found.bad), "notes": len(found.notes)}
+    if done.without_password:
+        summary["without_password"] = done.without_password
+    typer.echo(json.dumps(summary))
+    raise typer.Exit(1 if found.bad else 0)
+
+
+@district.command("export")
+def export_tables(
+    folder: Annotated[Path, typer.Argument(help="a folder that has no tables yet")],
+    config: ConfigOption = None,
+    geojson: Annotated[bool, typer.Option("--geojson", help="write places as points of a map")] = False,
+) -> None:
+    """Write the district as tables that give the same again when they are imported."""
+    with without_collector():
+        counts = assembly.export_district(read_settings(config), folder, geojson=geojson)
+    typer.echo(json.dumps(counts))
+
+
+@contextmanager
+def _open_bar(label: str, length: int) -> Iterator[Callable[[int], None]]:
+    with typer.progressbar(length=length, label=label, file=sys.stderr) as bar:
+        yield bar.update
 
 
 @app.command()

@@ -141,6 +141,26 @@ class ClockSection(_Section):
     anchor: int = 0
 
 
+class LevelSection(_Section):
+    """How the codes of one level of the grid are built: so many ``digits``, below which ``parents`` (levels), how many
+    leading digits are ``shared`` with the parent's code, and the range of the ``serial`` that the last digits make."""
+
+    digits: Annotated[int, Field(gt=0, le=48)]
+    parents: tuple[str, ...] = ()
+    shared: Annotated[int, Field(ge=0)] = 0
+    serial: tuple[int, int] | None = None
+
+
+class DistrictSection(_Section):
+    """The district: its administrative code (``prefix``), the ``box`` in which its places lie (west, south, east,
+    north in degrees, with a margin), and the ``levels`` of its grid by name where they are not those of
+    docs/decisions/0003-grid-codes.md."""
+
+    prefix: str = Field("370215", pattern="^[0-9]{2,12}$")
+    box: tuple[float, float, float, float] | None = None
+    levels: dict[str, LevelSection] = {}
+
+
 class Settings(_Section):
     """All settings of the gateway."""
 
@@ -153,6 +173,7 @@ class Settings(_Section):
     clock: ClockSection = ClockSection()
     notify: NotifySection = NotifySection()
     web: WebSection = WebSection()
+    district: DistrictSection = DistrictSection()
     door: Path | None = None
 
     @property

@@ -12,21 +12,30 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_
 
 @app.command()
 def district(
-    out: Annotated[Path, typer.Option(help="the file to write, in the gateway's import format")],
+    out: Annotated[Path | None, typer.Option(help="write one JSON file, for `gateway register`")] = None,
+    tables: Annotated[
+        Path | None, typer.Option("--write", help="write a folder of tables, for `gateway district import`")
+    ] = None,
     seed: Annotated[int, typer.Option(help="the same seed gives the same district")] = 1,
     communities: Annotated[int, typer.Option(help="how many, 1 to 999")] = 277,
     devices: Annotated[int, typer.Option(help="devices per community, the edge agent not counted")] = 105,
 ) -> None:
-    """Write a generated district as a file that the gateway imports."""
+    """Write a generated district as tables, or as a file, for the gateway to take in."""
     from simulators.district import generate, write
+    from simulators.tables import write_tables
 
+    if out is None and tables is None:
+        raise typer.BadParameter("give --write DIR or --out FILE")
     try:
         generated = generate(seed, communities, devices)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
-    write(generated, out)
+    if out is not None:
+        write(generated, out)
+    if tables is not None:
+        write_tables(generated, tables)
     typer.echo(
-        f"{out}: {len(generated.grids)} grids, {len(generated.communities)} communities, "
+        f"{tables or out}: {len(generated.grids)} grids, {len(generated.communities)} communities, "
         f"{generated.device_count} devices (seed {seed})"
     )
 

@@ -129,6 +129,16 @@ class GridTree:
         return None
 
 
+def climb(code: str, grids: Mapping[str, Grid]) -> tuple[str, ...]:
+    """The codes from the district down to ``code``, as far as they are among these grids, which need be no tree."""
+    chain: list[str] = []
+    at: str | None = code
+    while at is not None and at in grids and at not in chain:
+        chain.append(at)
+        at = grids[at].parent
+    return tuple(reversed(chain))
+
+
 def check_grids(grids: Iterable[Grid], scheme: GridScheme) -> tuple[Fault, ...]:
     """Every fault of these grids under this scheme, in their order; empty when they make one tree.
 

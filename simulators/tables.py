@@ -1,0 +1,95 @@
+"""A district as the tables that `python -m gateway district import` takes (docs/district.md)."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from gateway.core.model import Device, DeviceState, Place, Scalar
+from simulators.district import District
+
+MARK = "\ufeff"
+LOCAL = timedelta(hours=8)
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def write_tables(district: District, folder: Path) -> None:
+    """Writes the tables of everything that a district has, in the order of their ids."""
+    folder.mkdir(parents=True, exist_ok=True)
+    settlements = district.communities
+    _write(
+        folder / "grids.csv",
+        ("code", "level", "name", "parent"),
+        ((grid.code, grid.level, grid.name, grid.parent or "") for grid in district.grids),
+    )
+    _write(
+        folder / "communities.csv",
+        ("id", "serial", "name", "grid", "zone"),
+        (
+            (c.id, str(c.serial), c.name, c.grids[-1] if c.grids else "", c.zone)
+            for c in (s.community for s in settlements)
+        ),
+    )
+    _write(
+        folder / "places.csv",
+        ("community", "id", "kind", "name", "parent", "grid", "lon", "lat", "crs", "attributes"),
+        (_place(s.community.id, place) for s in settlements for place in s.places),
+    )
+    _write(
+        folder / "sources.csv",
+        ("community", "id", "place", "device"),
+        ((s.community.id, one.id, one.place, one.device or "") for s in settlements for one in s.sources),
+    )
+    _write(
+        folder / "devices.csv",
+        ("community", "id", "profile", "source", "place", "name", "address", "state", "state_until", "attributes"),
+        (_device(s.community.id, device) for s in settlements for device in s.devices),
+    )
+    _write(folder / "responsible.csv", ("body", "grid", "name"), ())
+    contacts = "id,name,role,community,place,grid,body,rank,phone,email,webhook,duty"
+    _write(folder / "contacts.csv", tuple(contacts.split(",")), ())
+    _write(
+        folder / "lists.csv",
+        ("list", "entry", "community"),
+        ((name, entry, "") for name, entries in district.lists.items() for entry in entries),
+    )
+
+
+def _place(community: str, place: Place) -> tuple[str, ...]:
+    position = ("", "", "") if place.lon is None else (repr(place.lon), repr(place.lat), "cgcs2000")
+    own = (place.id, place.kind, place.name, place.parent or "", place.grid or "")
+    return community, *own, *position, _attributes(place.attributes)
+
+
+def _device(community: str, device: Device) -> tuple[str, ...]:
+    state, until = "", ""
+    if device.state is not DeviceState.ACTIVE:
+        state = device.state
+        if device.state_until is not None:
+            moment = EPOCH + timedelta(milliseconds=device.state_until) + LOCAL
+            until = moment.replace(tzinfo=None).isoformat(timespec="minutes")
+    own = (device.id, device.profile, device.source, device.place, device.name, device.address)
+    return community, *own, state, until, _attributes(device.attributes)
+
+
+def _attributes(attributes: Mapping[str, Scalar]) -> str:
+    return ";".join(f"{name}={_scalar(value)}" for name, value in sorted(attributes.items()))
+
+
+def _scalar(value: Scalar) -> str:
+    """Texts in quotes where they could be taken for a number or a truth, or break the row."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if not isinstance(value, str):
+        return repr(value)
+    return value if value.isalpha() and value not in ("true", "false") else "'" + value.replace("'", "''") + "'"
+
+
+def _write(path: Path, columns: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        file.write(MARK)
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows(sorted(rows))
