@@ -376,6 +376,8 @@ class _Check:
 
     def _check_lists(self, *, retire: bool) -> dict[str, dict[str, Sequence[str]]]:
         """Community → list → all its entries, sealed, where a row says something of the list."""
+        if LISTS.file not in self._tables.rows:
+            return self._note_unlisted()
         found = self._read(LISTS, read_entry, lambda entry: entry)
         read_by_rules = {
             arg.name
@@ -414,6 +416,17 @@ class _Check:
                 what = f"{count} entries of list {name} are in the ledger and not in this table"
                 self._report.notes.append(BadRow(LISTS.file, 0, 0, "vanished", what, _TAKEN_OUT if may_go else _STAYS))
         return lists
+
+    def _note_unlisted(self) -> dict[str, dict[str, Sequence[str]]]:
+        """A list is each community's own: a new one has none until the table comes with it."""
+        if any(entries for state in self._standing.communities.values() for entries in state.lists.values()):
+            mend = f"import it together with {LISTS.file}"
+            self._report.notes.extend(
+                BadRow(COMMUNITIES.file, 0, 0, "no-lists", f"community {id} is new and has no lists", mend)
+                for id in self.communities
+                if id not in self._standing.communities
+            )
+        return {}
 
     # --- what the ledger has and the tables have not -----------------------------------------------------------
 

@@ -68,6 +68,7 @@ CODES: Final[Mapping[str, str]] = {
     "unreachable": "没有任何联系方式，请至少填一种",
     "bad-contact": "联系方式格式不对",
     "bad-duty": "值班时间格式不对，请写成 1-5 08:00-18:00",
+    "no-lists": "新小区没有名单，请连同 lists.csv 一起导入",
     "unread-list": "没有规则使用这个名单",
     # One thing because of another
     "needs-bad-row": "所依赖的那一行有错，请先改正那一行",

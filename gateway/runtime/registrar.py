@@ -278,7 +278,10 @@ def refuse_running(ledger: Ledger, real_now: int) -> None:
     alive = ledger.alive_at()
     if alive is not None and 0 <= real_now - alive < RUNNING_MS:
         raise GatewayError(
-            "running", "a gateway is running on this ledger", "the ledger", "stop it first, then do this again"
+            "running",
+            "a gateway is running on this ledger",
+            "the ledger",
+            f"stop it first, wait {RUNNING_MS // 1000} s, and do this again",
         )
 
 

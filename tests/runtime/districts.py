@@ -111,10 +111,10 @@ def look(folder: Path, standing: Standing | None = None, rules: Rules = RULES, *
 
 
 class Office:
-    """A ledger in memory, and what is done to it by tables."""
+    """A ledger, in memory unless given, and what is done to it by tables."""
 
-    def __init__(self) -> None:
-        self.ledger: Ledger = open_memory_ledger()
+    def __init__(self, ledger: Ledger | None = None) -> None:
+        self.ledger: Ledger = ledger or open_memory_ledger()
         self._catalogs = open_catalogs(self.ledger, real_catalog())
 
     def standing(self) -> Standing:
