@@ -35,7 +35,7 @@ from gateway.runtime.permissions_page import render_permissions
 from gateway.runtime.ports import LedgerDown
 from gateway.runtime.reconciling import Difference
 from gateway.runtime.registrar import read_district, register, write_credentials
-from gateway.runtime.writer import without_collector
+from gateway.runtime.writer import collecting_by_hand
 from gateway.settings import read_settings
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
@@ -148,7 +148,7 @@ def register_district(
     ledger = assembly.open_migrated_ledger(settings)
     clock = assembly.open_clock(settings)
     bar_of = typer.progressbar(length=len(taken.communities), label="registering", file=sys.stderr)
-    with without_collector(), bar_of as bar:
+    with collecting_by_hand(), bar_of as bar:
         done = register(
             ledger,
             taken,
@@ -180,7 +180,7 @@ def import_tables(
     """Take a district in from tables: grids, communities, places, sources, devices, responsible bodies, contacts and
     lists. Each bad row is told, with its mend, and stays out; the good ones are in. Exit status 1 when one was bad."""
     found = Report()
-    with without_collector():
+    with collecting_by_hand():
         done = assembly.import_district(
             read_settings(config), folder, actor, found, _open_bar, credentials, retire=retire, dry_run=dry_run
         )
@@ -202,7 +202,7 @@ def export_tables(
     geojson: Annotated[bool, typer.Option("--geojson", help="write places as points of a map")] = False,
 ) -> None:
     """Write the district as tables that give the same again when they are imported."""
-    with without_collector():
+    with collecting_by_hand():
         counts = assembly.export_district(read_settings(config), folder, geojson=geojson)
     typer.echo(json.dumps(counts))
 

@@ -6,7 +6,7 @@ import heapq
 from collections.abc import Iterable, Iterator
 
 from gateway.core.cells import FAR
-from gateway.core.condition import Condition, Has, iter_leaves
+from gateway.core.condition import Has, iter_leaves
 from gateway.core.evaluator import bind, find_quiet_band
 from gateway.core.model import Phase
 from gateway.core.registry import Key, Registry
@@ -44,8 +44,10 @@ class Watches:
         self._by_key, self._of_device, self._heap = {}, {}, []
         spare = registry.set_windows_aside()
         for rule in rules:
+            used = _names_used(rule)
+            is_about_silence = rule.is_absence or rule.missing == "clear"
             for key in registry.keys_of(rule):
-                self._bind(rule, key, registry)
+                self._bind(rule, key, registry, used, is_about_silence=is_about_silence)
         registry.put_windows_back(spare)
         for device in registry.devices.values():
             if device.is_inactive and device.device.state_until is not None:
@@ -60,20 +62,13 @@ class Watches:
             if time > now:
                 heapq.heappush(self._heap, (time, "", id))
 
-    def _bind(self, rule: Rule, key: Key, registry: Registry) -> None:
+    def _bind(self, rule: Rule, key: Key, registry: Registry, used: Iterable[str], *, is_about_silence: bool) -> None:
         scope = registry.scope_of(key)
         clear = bind(rule.clear, scope) if rule.clear is not None else None
         watch = Watch(
             rule, key.key, key.place, bind(rule.when, scope), clear, tuple(device.heard for device in key.devices)
         )
         self._by_key[rule.id, key.key] = watch
-        used = {
-            leaf.name
-            for condition in _conditions(rule)
-            for _, leaf in iter_leaves(condition)
-            if not isinstance(leaf, Has)
-        }
-        is_about_silence = rule.is_absence or rule.missing == "clear"
         for device in key.devices:
             self._of_device.setdefault(device.device.id, []).append(watch)
             for name in used:
@@ -163,5 +158,8 @@ class Watches:
         return None
 
 
-def _conditions(rule: Rule) -> list[Condition]:
-    return [rule.when] if rule.clear is None else [rule.when, rule.clear]
+def _names_used(rule: Rule) -> list[str]:
+    """The readings and events that the rule looks at, each once."""
+    conditions = [rule.when] if rule.clear is None else [rule.when, rule.clear]
+    leaves = (leaf for condition in conditions for _, leaf in iter_leaves(condition))
+    return list(dict.fromkeys(leaf.name for leaf in leaves if not isinstance(leaf, Has)))

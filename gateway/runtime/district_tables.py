@@ -143,7 +143,10 @@ class Row:
     def peek(self, column: str) -> str:
         """The cell as it is, without judging it."""
         index = self._columns.get(column)
-        return unguard(self._cells[index].strip()) if index is not None else ""
+        if index is None:
+            return ""
+        cell = self._cells[index].strip()
+        return unguard(cell) if cell.startswith("'") else cell
 
     def fault(self, column: str, code: str, what: str, mend: str) -> None:
         """Adds a fault of a column, or of the whole row (an empty name)."""
@@ -227,7 +230,7 @@ class Row:
 
 def is_plain(text: str) -> bool:
     """Whether it can be printed. The wide space of Chinese texts is a space like any other."""
-    return text.replace("\u3000", " ").isprintable()
+    return text.isprintable() or text.replace("\u3000", " ").isprintable()
 
 
 def read_attributes(text: str) -> dict[str, Scalar]:

@@ -25,7 +25,7 @@ from gateway.runtime.door import DoorClient, DoorClosed, DoorRefused
 from gateway.runtime.plates import PlateSeal
 from gateway.runtime.ports import Batch, CommitRefused, Contact, Entry, Ledger
 from gateway.runtime.standing import Standing, read_standing
-from gateway.runtime.writer import Catalogs, load_writer
+from gateway.runtime.writer import Catalogs, collecting_by_hand, load_writer
 
 PART: Final = 20
 """Communities per transaction."""
@@ -301,23 +301,34 @@ def write_changes(
     write_tables(ledger, changes)
     refused: dict[str, str] = {}
     names = list(changes.events)
-    for start in range(0, len(names), PART):
-        part = names[start : start + PART]
-        entries: list[Entry] = []
-        writers = []
-        for claim in ledger.claim(part, now):
-            writer = load_writer(ledger, claim, catalogs, catalog)
-            fed = [writer.feed(event, now) for event in changes.events[writer.community]]
-            answers = [step.answer for step, _ in fed if step.answer not in ("", "done")]
-            if answers:
-                refused[writer.community] = answers[0]
-                continue
-            entries.extend(entry for _, entry in fed)
-            writers.append(writer)
-        checkpoints = [c for writer in writers if (c := writer.checkpoint(now, force=True)) is not None]
-        fences = [fence for writer in writers if (fence := writer.seal()) is not None]
-        ledger.commit(Batch(fences, entries, (), checkpoints))
-        on_part(len(part))
+    with collecting_by_hand() as collect:
+        for start in range(0, len(names), PART):
+            part = names[start : start + PART]
+            refused |= _write_part(ledger, part, changes, catalog, catalogs, now)
+            collect()
+            on_part(len(part))
+    return refused
+
+
+def _write_part(
+    ledger: Ledger, part: Sequence[str], changes: Changes, catalog: Catalog, catalogs: Catalogs, now: int
+) -> dict[str, str]:
+    """One transaction for these communities, less those that are refused."""
+    refused: dict[str, str] = {}
+    entries: list[Entry] = []
+    writers = []
+    for claim in ledger.claim(part, now):
+        writer = load_writer(ledger, claim, catalogs, catalog)
+        fed = [writer.feed(event, now) for event in changes.events[writer.community]]
+        answers = [step.answer for step, _ in fed if step.answer not in ("", "done")]
+        if answers:
+            refused[writer.community] = answers[0]
+            continue
+        entries.extend(entry for _, entry in fed)
+        writers.append(writer)
+    checkpoints = [c for writer in writers if (c := writer.checkpoint(now, force=True)) is not None]
+    fences = [fence for writer in writers if (fence := writer.seal()) is not None]
+    ledger.commit(Batch(fences, entries, (), checkpoints))
     return refused
 
 

@@ -32,6 +32,21 @@ def without_collector() -> Iterator[None]:
         gc.enable()
 
 
+@contextmanager
+def collecting_by_hand() -> Iterator[Callable[[], object]]:
+    """Lets the cyclic garbage collector run only when what is given is called, and then over what came since: for work
+    in parts, each of which makes many objects and drops them again."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    gc.freeze()
+    try:
+        yield gc.collect
+    finally:
+        gc.unfreeze()
+        if was_enabled:
+            gc.enable()
+
+
 Catalogs = Callable[[str], Catalog]
 """Finds a catalog by its hash; raises LookupError."""
 

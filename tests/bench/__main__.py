@@ -1,5 +1,6 @@
-"""``python -m tests.bench engine [--json]``, ``python -m tests.bench pipeline --mode single|pack [--json]`` and
-``python -m tests.bench appraisal [--incidents N] [--json]``."""
+"""``python -m tests.bench engine [--json]``, ``python -m tests.bench pipeline --mode single|pack [--json]``,
+``python -m tests.bench appraisal [--incidents N] [--json]`` and
+``python -m tests.bench district [--ledger sqlite|postgresql] [--json]``."""
 
 from __future__ import annotations
 
@@ -21,6 +22,9 @@ def main() -> None:
     appraisal = kinds.add_parser("appraisal", help="seconds to appraise a month on SQLite")
     appraisal.add_argument("--incidents", type=int, default=50_000)
     appraisal.add_argument("--json", action="store_true")
+    district = kinds.add_parser("district", help="seconds to take a whole district in from tables, and out again")
+    district.add_argument("--ledger", choices=("sqlite", "postgresql"), default="sqlite")
+    district.add_argument("--json", action="store_true")
     drain = kinds.add_parser("drain", help="(used by pipeline) the gateway's side")
     drain.add_argument("count", type=int)
     args = parser.parse_args()
@@ -36,6 +40,10 @@ def main() -> None:
         from tests.bench.appraisal import run as run_appraisal
 
         result = run_appraisal(args.incidents)
+    elif args.kind == "district":
+        from tests.bench.district import run as run_district
+
+        result = run_district(args.ledger)
     else:
         from tests.bench.drain import run as run_drain
 
