@@ -32,12 +32,13 @@ from gateway.core.model import GridLevel, Role
 from gateway.core.worktime import DAY_MS
 from gateway.errors import GatewayError
 from gateway.runtime.access import ROLE_TITLES
+from gateway.runtime.accounts import Deed
 from gateway.runtime.catalog_files import read_catalog
 from gateway.runtime.clock import ForwardClock, RunningClock
 from gateway.runtime.coordinates import BOX
 from gateway.runtime.district_check import Rules, check_tables, read_tables
 from gateway.runtime.district_export import write_district
-from gateway.runtime.district_rows import COMMUNITIES
+from gateway.runtime.district_rows import COMMUNITIES, CONTACTS
 from gateway.runtime.district_tables import BadRow, Report
 from gateway.runtime.door import DoorClient, DoorServer
 from gateway.runtime.notifying import Teller
@@ -47,7 +48,6 @@ from gateway.runtime.pipeline import Pipeline
 from gateway.runtime.plates import PlateSeal, load_key
 from gateway.runtime.ports import Ledger, Notifier, PlatformAway
 from gateway.runtime.reconciling import Difference, Reconciler, Summary
-from gateway.runtime.signing import MINUTE_MS, Policy, SignIn
 from gateway.runtime.registrar import (
     Changes,
     find_changes,
@@ -56,6 +56,7 @@ from gateway.runtime.registrar import (
     write_changes,
     write_credentials,
 )
+from gateway.runtime.signing import MINUTE_MS, Policy, SignIn
 from gateway.runtime.standing import read_standing
 from gateway.runtime.writer import Catalogs
 from gateway.settings import Settings
@@ -168,6 +169,9 @@ def import_district(
     if credentials is not None and not dry_run:
         write_credentials(credentials, ledger.issue_credentials(missing, now))
         missing = []
+    if not dry_run:
+        told = ", ".join(f"{kind} {what} {n}" for kind, counts in changes.counts.items() for what, n in counts.items())
+        _record(ledger, actor, "district.import", told)
     ledger.close()
     return Imported(changes.counts, len(missing))
 
@@ -183,13 +187,19 @@ async def _submit(
         await door.close()
 
 
-def export_district(settings: Settings, folder: Path, *, geojson: bool = False) -> dict[str, int]:
+def export_district(settings: Settings, folder: Path, actor: str, *, geojson: bool = False) -> dict[str, int]:
     """Writes the district as tables; the number of rows by file. Raises GatewayError."""
     catalog = read_catalog(settings.profiles, settings.rules)
     ledger = open_migrated_ledger(settings)
-    standing = read_standing(ledger, open_catalogs(ledger, catalog), catalog)
+    counts = write_district(folder, read_standing(ledger, open_catalogs(ledger, catalog), catalog), geojson=geojson)
+    _record(ledger, actor, "district.export", f"{counts[CONTACTS.file]} contacts")
     ledger.close()
-    return write_district(folder, standing, geojson=geojson)
+    return counts
+
+
+def _record(ledger: SqlLedger, actor: str, what: str, detail: str) -> None:
+    """A line of the audit log, of the real time whatever the simulated one is."""
+    SqlAccounts(ledger.database).record(Deed(RunningClock()(), actor, what, detail=detail[:200]))
 
 
 def plate_fields(catalog: Catalog) -> dict[str, set[str]]:

@@ -7,8 +7,6 @@ import json
 import logging
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from datetime import date, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
@@ -20,6 +18,7 @@ import typer
 
 from gateway import assembly
 from gateway.cli_accounts import account_app, audit_app
+from gateway.cli_district import district_app
 from gateway.core.model import GridLevel
 from gateway.core.worktime import day_start
 from gateway.errors import GatewayError
@@ -27,7 +26,6 @@ from gateway.runtime import checks
 from gateway.runtime.appraisal import By, Every, Question
 from gateway.runtime.appraising import appraise_ledger, render_csv, render_json
 from gateway.runtime.catalog_files import read_catalog
-from gateway.runtime.district_tables import Report
 from gateway.runtime.explaining import explain_device, explain_incident
 from gateway.runtime.holidays import render_holidays
 from gateway.runtime.moves_page import render_moves
@@ -41,8 +39,7 @@ from gateway.settings import read_settings
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 app.add_typer(account_app, name="account")
 app.add_typer(audit_app, name="audit")
-district = typer.Typer(no_args_is_help=True, help="Take a district in from tables, and give it out again.")
-app.add_typer(district, name="district")
+app.add_typer(district_app, name="district")
 
 ConfigOption = Annotated[Path | None, typer.Option("--config", help="a TOML file; SCG_… variables override it")]
 
@@ -163,54 +160,6 @@ def register_district(
     write_credentials(credentials, ledger.issue_credentials(done.sources, clock()))
     ledger.close()
     typer.echo(json.dumps({"communities": done.communities, "sources": len(done.sources), "devices": done.devices}))
-
-
-@district.command("import")
-def import_tables(
-    folder: Annotated[Path, typer.Argument(help="the folder of the tables (docs/district.md)")],
-    config: ConfigOption = None,
-    report: Annotated[Path | None, typer.Option(help="write all that was found there, as a table")] = None,
-    credentials: Annotated[
-        Path | None, typer.Option(help="give sources that have none a password, and write it there, for you alone")
-    ] = None,
-    retire: Annotated[bool, typer.Option("--retire", help="take out what the tables do not have any more")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="only look: change nothing")] = False,
-    actor: Annotated[str, typer.Option(help="who imports, for the journal")] = "operator",
-) -> None:
-    """Take a district in from tables: grids, communities, places, sources, devices, responsible bodies, contacts and
-    lists. Each bad row is told, with its mend, and stays out; the good ones are in. Exit status 1 when one was bad."""
-    found = Report()
-    with collecting_by_hand():
-        done = assembly.import_district(
-            read_settings(config), folder, actor, found, _open_bar, credentials, retire=retire, dry_run=dry_run
-        )
-    for line in found.lines():
-        typer.echo(line)
-    if report is not None:
-        found.write(report)
-    summary = {**done.counts, "bad": len(found.bad), "notes": len(found.notes)}
-    if done.without_password:
-        summary["without_password"] = done.without_password
-    typer.echo(json.dumps(summary))
-    raise typer.Exit(1 if found.bad else 0)
-
-
-@district.command("export")
-def export_tables(
-    folder: Annotated[Path, typer.Argument(help="a folder that has no tables yet")],
-    config: ConfigOption = None,
-    geojson: Annotated[bool, typer.Option("--geojson", help="write places as points of a map")] = False,
-) -> None:
-    """Write the district as tables that give the same again when they are imported."""
-    with collecting_by_hand():
-        counts = assembly.export_district(read_settings(config), folder, geojson=geojson)
-    typer.echo(json.dumps(counts))
-
-
-@contextmanager
-def _open_bar(label: str, length: int) -> Iterator[Callable[[int], None]]:
-    with typer.progressbar(length=length, label=label, file=sys.stderr) as bar:
-        yield bar.update
 
 
 @app.command()

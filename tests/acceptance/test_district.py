@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway.core.model import Incident
-from tests.acceptance.stage import Stage, events_of
-from tests.acceptance.test_governance import wait_for
+from tests.acceptance.stage import Stage, events_of, wait_for
 
 OLD = ("370215", "370215001", "370215001001001")
 NEW = ("370215", "370215002", "370215002001", "37021500200101", "370215002001001")

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
+from gateway.adapters.accounts import SqlAccounts
 from gateway.adapters.ledger import open_ledger
 from gateway.cli import app
 from gateway.errors import GatewayError
@@ -122,6 +123,13 @@ def test_an_export_is_imported_as_it_was(desk: Desk, tmp_path: Path) -> None:
     done = desk.run("export", str(tmp_path / "out"))
 
     assert json.loads(done.stdout)["devices.csv"] == 5
+    ledger = open_ledger(desk.url)
+    deeds = [row.deed for row in SqlAccounts(ledger.database).read_audit()]
+    ledger.close()
+    assert [deed.what for deed in deeds] == ["district.import", "district.export"]
+    assert all(deed.who.startswith("cli:") for deed in deeds)
+    assert "devices new 5" in deeds[0].detail
+    assert deeds[1].detail == "2 contacts"
     assert desk.summary(str(tmp_path / "out")) == {"bad": 0, "notes": 0, "without_password": 2}
 
 
