@@ -29,15 +29,17 @@ from rich.table import Table
 from rich.text import Text
 
 from simulators.agents import AgentSource, give_addresses, is_unhurried, start_agents
-from simulators.district import COMMUNITIES, District, generate, write
+from simulators.district import COMMUNITIES, District, generate
 from simulators.handlers import Handlers, show_stage, show_stages, tell_moment, tell_stages
 from simulators.player import PlayClock, Player, Tally
 from simulators.processes import ProgramEnded, Programs, read_incidents, running, stop_on_signal
 from simulators.scenario import Instance, Plan, compose, read_scenarios
+from simulators.tables import write_tables
 
 START_MS: Final = round(datetime(2026, 11, 23, 19, 30, tzinfo=ZoneInfo("Asia/Shanghai")).timestamp() * 1000)
 """The first simulated hour begins at 19:30."""
 
+YEAR_MS: Final = 365 * 86_400_000
 MINUTES: Final = 60
 CAUSES: Final = 36
 NEAR_MISSES: Final = 260
@@ -160,13 +162,13 @@ async def _set_up(
         chosen = [settlement.community.id for settlement in district.communities[:agents]]
         district = give_addresses(district, chosen)
         plan = await asyncio.to_thread(_compose, seed, district, START_MS, None)
-        file = programs.folder / "district.json"
-        write(_with_states(district, plan), file)
+        tables = programs.folder / "district"
+        write_tables(_with_states(district, plan), tables)
     with _stage(console, f"registering {len(district.communities)} communities, {district.device_count} devices"):
         # Registered before the first reading: the clock all but stands still meanwhile.
         still = {"SCG_CLOCK__SPEED": "0.001", "SCG_CLOCK__ANCHOR_REAL": str(_real_ms())}
         begun = time.perf_counter()
-        passwords = await programs.register(file, still)
+        passwords = await programs.import_tables(tables, still)
         lead_s = max(LEAST_LEAD_S, time.perf_counter() - begun) + AGENT_LEAD_S * len(chosen)
     with _stage(console, "starting the reference platform"):
         port = programs.free_port()
@@ -501,11 +503,13 @@ def _compose(seed: int, district: District, start: int, earlier: Plan | None) ->
 
 
 def _with_states(district: District, plan: Plan) -> District:
+    """The devices in the states that the plan plays them in, for longer than anybody watches."""
     communities = tuple(
         replace(
             settlement,
             devices=tuple(
-                replace(d, state=plan.states[d.id]) if d.id in plan.states else d for d in settlement.devices
+                replace(d, state=plan.states[d.id], state_until=START_MS + YEAR_MS) if d.id in plan.states else d
+                for d in settlement.devices
             ),
         )
         for settlement in district.communities

@@ -63,6 +63,15 @@ class Programs:
             raise ProgramEnded(self._last_words("register"))
         return dict(json.loads(passwords.read_text()))
 
+    async def import_tables(self, folder: Path, settings: Mapping[str, str]) -> dict[str, str]:
+        """Imports a district's tables. Returns the sources' passwords. Raises ProgramEnded when a row is bad."""
+        passwords = self.folder / "passwords.json"
+        arguments = ["-m", "gateway", "district", "import", str(folder), "--credentials", str(passwords)]
+        process = await self._spawn("import", arguments, self._settings | dict(settings))
+        if await process.wait() != 0:
+            raise ProgramEnded(self._last_words("import"))
+        return dict(json.loads(passwords.read_text()))
+
     async def start_platform(self, callback: str | None = None) -> str:
         """Starts the reference platform, whose people act at ``callback``. Returns its address."""
         self._key.touch(0o600)
