@@ -308,15 +308,16 @@ class Agent:
             self._judgement.renew(self.directory.config, self.clock())
 
     async def _describe(self) -> Status:
-        depth, dropped = 0, 0
+        depth, dropped, parked = 0, 0, 0
         with contextlib.suppress(SpoolDown):
             for lane in Lane:
                 state = await self._keeper.call(self._keeper.spool.describe, lane)
                 depth += state.depth
                 dropped += state.dropped
+                parked += state.parked + self._link.count_aside(lane)
         sick = dict(list({**self.directory.problems, **self._sick}.items())[:SICK_LIMIT])
         sick = {address[:64]: trouble[:256] for address, trouble in sick.items()}
-        return Status(True, self._link.connection, VERSION, depth, self.clock(), dropped, sick)
+        return Status(True, self._link.connection, VERSION, depth, self.clock(), dropped, sick, parked)
 
     async def _report_forever(self) -> None:
         """Tells the agent's state, and its depth and skew as readings of the device under which it is watched."""

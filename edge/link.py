@@ -1,9 +1,15 @@
 """The agent's link to the gateway: what lies in the spool goes up until the gateway's receipt, and commands come down.
 
 **Nothing leaves the spool before its receipt.** At most so many messages of a lane are without one at a time; what
-stays without is sent again (alarms after 2 s, telemetry after 30 s, longer each time), and after 20 sends, when newer
-ones were receipted, it is put aside and reported. Telemetry waits while no gateway listens, and drains at a limited
-rate. An alarm that is taken while a backlog of alarms drains is sent at once, ahead of its turn.
+stays without is sent again (alarms after 2 s, telemetry after 30 s, longer each time), and all at once when a gateway
+begins to listen. Telemetry waits while no gateway listens, and drains at a limited rate. An alarm that is taken while a
+backlog of alarms drains is sent at once, ahead of its turn.
+
+**What a listening gateway passes over** 20 times, while it receipts newer ones, is put aside and reported, so that it
+holds up nothing; it is sent again after each connect, each beginning of a gateway and every ten minutes. It keeps its
+number as long as that is possible: a gateway remembers so many numbers above a gap, and then closes the gap as lost.
+Before it comes to that, nothing new is sent until the gap is filled; a message that was put aside gives up its number,
+and gets a new one when the gateway says that it never had it.
 """
 
 from __future__ import annotations
@@ -53,7 +59,16 @@ AHEAD: Final = 8
 RESEND_S: Final = {Lane.ALARM: 2.0, Lane.TELEMETRY: 30.0}
 RESEND_MOST_S: Final = 60.0
 PARK_AFTER: Final = 20
-"""Sends after which a message is put aside, when newer ones were receipted (design 4.1)."""
+"""Sends after which a message is put aside: those of this connection that a gateway could hear and that came after the
+receipt of a newer message (design 4.1)."""
+
+TRY_AGAIN_S: Final = 600.0
+"""What was put aside is sent again after so long."""
+
+ABOVE_MOST: Final = 128
+"""So many messages may be receipted above the oldest one without a receipt: then nothing goes ahead of its turn, and
+what fills the gap is sent again without back-off. With all that may be under way it stays well below the 256 at which
+a gateway closes the gap."""
 
 DEAF_AFTER_S: Final = 6.0
 """An alarm that is without a receipt for so long, after it was sent again, means that nobody hears, whatever the link
@@ -63,26 +78,51 @@ PAUSE_MOST_S: Final = 10.0
 
 
 class _Sent(Struct):
+    """``passed_over`` counts the sends that a gateway could hear, after the receipt of a newer message."""
+
     stored: Stored
     first: float
     last: float
     tries: int = 1
+    passed_over: int = 0
 
 
 class _LaneSender:
-    """What of a lane is under way."""
+    """What of a lane is under way, and what was put aside."""
 
     def __init__(self, lane: Lane) -> None:
         self.lane = lane
         self.under_way: dict[int, _Sent] = {}
+        self.aside: set[int] = set()
+        """Numbers that are passed over when the backlog is sent."""
         self.next_after = 0
         """The backlog is sent up to this number."""
         self.newest_receipted = 0
+        """In this connection, and since the gateway began."""
+        self.above = 0
+        """How many messages the gateway has above the first that it has not, as its last receipt told."""
+        self.asks = False
+        """Whether the gateway is to be asked for what has given up its number."""
+        self.tried_at = time.monotonic()
+
+    @property
+    def is_crowded(self) -> bool:
+        """Whether a gap must be filled before the gateway closes it."""
+        return self.above >= ABOVE_MOST
 
     def reset(self) -> None:
-        """After a new connection or a renewed spool: all is sent again, from the oldest."""
+        """After a new connection, a gateway that began, or a renewed spool: all is sent again, from the oldest."""
         self.under_way.clear()
+        self.newest_receipted = 0
+        self.try_again()
         self.next_after = 0
+
+    def try_again(self) -> None:
+        """What was put aside is sent in its turn again."""
+        self.next_after = min([self.next_after, *(seq - 1 for seq in self.aside)])
+        self.aside.clear()
+        self.asks = True
+        self.tried_at = time.monotonic()
 
 
 class Link:
@@ -116,6 +156,8 @@ class Link:
         self._publishing: set[asyncio.Task[bool]] = set()
         self._client: aiomqtt.Client | None = None
         self._has_gateway = False
+        self._gateway: str | None = None
+        """Which one listens, by its connection's id: empty for none, None before we heard of any."""
         self._was_hearing: bool | None = None
         self._connections = 0
         self._allowance = 1.0
@@ -123,7 +165,6 @@ class Link:
         self.offset: int | None = None
         """The gateway's clock less the agent's, in ms, as the last receipt told it."""
         self.resent = 0
-        self.parked = 0
 
     # --- what others tell and ask ------------------------------------------------------------------------------------
 
@@ -140,6 +181,10 @@ class Link:
         now = time.monotonic()
         alarms = self._lanes[Lane.ALARM].under_way.values()
         return not any(sent.tries > 1 and now - sent.first > DEAF_AFTER_S for sent in alarms)
+
+    def count_aside(self, lane: Lane) -> int:
+        """How many messages of a lane were put aside and still have their number."""
+        return len(self._lanes[lane].aside)
 
     def to_gateway_time(self, at: int) -> int:
         """A time of the agent's clock by the gateway's."""
@@ -214,6 +259,7 @@ class Link:
         for lane in self._lanes.values():
             lane.reset()
         self._client = client
+        self._gateway = None
         self._wake.set()
         log.info("linked to %s as %s", self._endpoint.netloc, self.connection)
         async for message in client.messages:
@@ -226,10 +272,19 @@ class Link:
                 case "config":
                     self._on_config(payload)
                 case _:
-                    status = decode_gateway_status(payload)
-                    self._has_gateway = isinstance(status, Status) and status.online
-                    self._wake.set()
+                    self._meet(payload)
             self._tell_hearing()
+
+    def _meet(self, payload: bytes) -> None:
+        """A gateway has said whether it listens. What was sent before one began may have come to nobody."""
+        status = decode_gateway_status(payload)
+        before = self._gateway
+        self._gateway = status.connection if isinstance(status, Status) and status.online else ""
+        self._has_gateway = bool(self._gateway)
+        if self._has_gateway and before is not None and before != self._gateway:
+            for lane in self._lanes.values():
+                lane.reset()
+        self._wake.set()
 
     def _take_command(self, payload: bytes) -> None:
         command = decode_command(payload)
@@ -251,14 +306,17 @@ class Link:
             log.error("a receipt cannot be noted, its messages will be sent again: %s", error)
             return
         lane = self._lanes[Lane(receipt.lane)]
+        lane.above = len(receipt.above)
         for stored in (*settled.committed, *(stored for stored, _ in settled.rejected)):
             lane.under_way.pop(stored.seq, None)
+            lane.aside.discard(stored.seq)
             lane.newest_receipted = max(lane.newest_receipted, stored.seq)
         for stored, reason in settled.rejected:
             log.error("the gateway rejected message %d of %s: %s", stored.seq, stored.lane, reason)
         if settled.renewed:
             for one in self._lanes.values():
                 one.reset()
+                one.above = 0
         self._wake.set()
         if settled.committed:
             await self._on_settled(settled.committed)
@@ -287,10 +345,17 @@ class Link:
         ahead, self._ahead = self._ahead, []
         alarm = self._lanes[Lane.ALARM]
         for seq in ahead:
-            if seq not in alarm.under_way and len(alarm.under_way) < WITHOUT_RECEIPT[Lane.ALARM]:
+            has_room = len(alarm.under_way) < WITHOUT_RECEIPT[Lane.ALARM] and not alarm.is_crowded
+            if seq not in alarm.under_way and has_room:
                 await self._send_next(alarm, seq - 1, 1)
         for lane in self._lanes.values():
+            if time.monotonic() - lane.tried_at > TRY_AGAIN_S:
+                lane.try_again()
+            if lane.asks and lane.newest_receipted:
+                await self._ask(lane)
             await self._resend(lane)
+            if lane.is_crowded:
+                await self._make_way(lane)
             most = WITHOUT_RECEIPT[lane.lane]
             if lane.lane is Lane.ALARM:
                 most -= AHEAD
@@ -298,6 +363,8 @@ class Link:
                 continue
             else:
                 most = min(most, len(lane.under_way) + self._take_allowance())
+            # The oldest one always has room: it is the one that fills the gap.
+            most = min(most, max(1, ABOVE_MOST + most - lane.above))
             if len(lane.under_way) < most:
                 await self._send_next(lane, lane.next_after, most - len(lane.under_way), is_turn=True)
 
@@ -305,50 +372,83 @@ class Link:
         """Sends the next messages of a lane; ``is_turn``: those whose turn it is."""
         spool = self._keeper.spool
         found = await self._keeper.call(spool.waiting, lane.lane, after, limit)
+        if is_turn and lane.next_after != after:
+            return  # All begins anew, from the oldest.
         if is_turn and found:
             lane.next_after = found[-1].seq
             if lane.lane is Lane.TELEMETRY:
                 self._allowance -= len(found)
             if len(found) == limit:
                 self._wake.set()
-        fresh = [stored for stored in found if stored.seq not in lane.under_way]
+        now = time.monotonic()
+        # Noted before anything else is awaited, so that a receipt that comes meanwhile finds them.
+        fresh = [
+            _Sent(stored, now, now)
+            for stored in found
+            if stored.seq not in lane.under_way and stored.seq not in lane.aside
+        ]
         if not fresh:
             return
-        await self._keeper.call(spool.note_sent, lane.lane, [stored.seq for stored in fresh])
+        lane.under_way |= {sent.stored.seq: sent for sent in fresh}
+        await self._keeper.call(spool.note_sent, lane.lane, [sent.stored.seq for sent in fresh])
         floor = await self._keeper.call(spool.floor, lane.lane)
         pass_point("mid-drain")
-        now = time.monotonic()
-        for stored in fresh:
-            lane.under_way[stored.seq] = _Sent(stored, now, now, stored.sends + 1)
-            self._send(stored, floor)
+        for sent in fresh:
+            if lane.under_way.get(sent.stored.seq) is sent:
+                self._send(sent.stored, floor)
 
     async def _resend(self, lane: _LaneSender) -> None:
         now = time.monotonic()
+        first_s = RESEND_S[lane.lane]
+        most_s = first_s if lane.is_crowded else RESEND_MOST_S
         due = [
             sent
             for sent in lane.under_way.values()
-            if now - sent.last > min(RESEND_MOST_S, RESEND_S[lane.lane] * 2 ** min(sent.tries - 1, 10))
+            if now - sent.last > min(most_s, first_s * 2 ** min(sent.tries - 1, 10))
         ]
         if not due:
             return
         floor = await self._keeper.call(self._keeper.spool.floor, lane.lane)
         await self._keeper.call(self._keeper.spool.note_sent, lane.lane, [sent.stored.seq for sent in due])
         for sent in due:
-            sent.tries += 1
-            sent.last = now
-            if sent.tries > PARK_AFTER and lane.newest_receipted > sent.stored.seq:
-                await self._keeper.call(self._keeper.spool.park, lane.lane, sent.stored.seq)
-                lane.under_way.pop(sent.stored.seq, None)
-                self.parked += 1
+            seq = sent.stored.seq
+            if lane.under_way.get(seq) is not sent:
+                continue  # It has its receipt by now.
+            if sent.passed_over >= PARK_AFTER:
+                lane.under_way.pop(seq, None)
+                lane.aside.add(seq)
                 log.error(
-                    "message %d of %s was sent %d times without a receipt; it is put aside",
-                    sent.stored.seq,
+                    "message %d of %s was passed over %d times; it is put aside for a while",
+                    seq,
                     lane.lane,
-                    sent.tries,
+                    sent.passed_over,
                 )
                 continue
+            sent.passed_over += self._has_gateway and lane.newest_receipted > seq
+            sent.tries += 1
+            sent.last = now
             self.resent += 1
             self._send(sent.stored, floor)
+
+    async def _make_way(self, lane: _LaneSender) -> None:
+        """When the gap begins with a message that was put aside, it gives up its number."""
+        lowest = await self._keeper.call(self._keeper.spool.floor, lane.lane)
+        if lowest not in lane.aside:
+            return
+        await self._keeper.call(self._keeper.spool.park, lane.lane, lowest)
+        log.error("message %d of %s gives up its number, %d newer ones are receipted", lowest, lane.lane, lane.above)
+        lane.aside.discard(lowest)
+        # The next receipt tells it anew.
+        lane.above = 0
+
+    async def _ask(self, lane: _LaneSender) -> None:
+        """Sends once what has given up its number: the receipt says whether the gateway ever had it."""
+        lane.asks = False
+        found = await self._keeper.call(self._keeper.spool.parked, lane.lane)
+        await self._keeper.call(self._keeper.spool.note_sent, lane.lane, [stored.seq for stored in found])
+        floor = await self._keeper.call(self._keeper.spool.floor, lane.lane)
+        for stored in found:
+            self._send(stored, floor)
 
     def _send(self, stored: Stored, floor: int) -> None:
         """Hands a message to the broker, and does not wait for its word: that means little, the receipt counts."""

@@ -68,7 +68,8 @@ _PACK_PAGES: Final = 16
 PACK_BYTES: Final = 32 * 1024
 """A pack is closed before it is larger, as it lies in the spool; as JSON no text is more than six times as long."""
 
-OF_THE_PLACE: Final = frozenset({"seq-conflict", "seq-forgotten", "seq-far"})
+FORGOTTEN: Final = "seq-forgotten"
+OF_THE_PLACE: Final = frozenset({"seq-conflict", FORGOTTEN, "seq-far"})
 """Reasons to reject that speak of a message's number and not of its content: the content is kept and stamped anew."""
 
 OF_THE_SOURCE: Final = frozenset({"too-many-spools"})
@@ -275,8 +276,8 @@ class _Loose(Struct):
     body: bytes
 
 
-_SELECT: Final = "SELECT seq, taken_at, sends, crc, body FROM message WHERE lane = ?"
-_Row = tuple[int, int, int, int, bytes]
+_SELECT: Final = "SELECT seq, taken_at, sends, parked, crc, body FROM message WHERE lane = ?"
+_Row = tuple[int, int, int, int, int, bytes]
 
 
 class Spool:
@@ -413,15 +414,20 @@ class Spool:
 
     def _stamp(self, db: sqlite3.Connection, lane: Lane, taken_at: int, ran_at: int, readings: int, body: bytes) -> int:
         """In a transaction: gives a message its number, and keeps it."""
+        seq = self._next_seq(db, lane)
+        db.execute(
+            "INSERT INTO message (lane, seq, taken_at, ran_at, readings, crc, body) VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (lane, seq, taken_at, ran_at, readings, checksum(taken_at, body), body),
+        )
+        return seq
+
+    def _next_seq(self, db: sqlite3.Connection, lane: Lane) -> int:
+        """In a transaction: the next number of a lane."""
         doubt = "" if lane in self._trusted else ", doubtful_from = coalesce(doubtful_from, last_seq + 1)"
         [(seq,)] = db.execute(
             f"UPDATE lane SET last_seq = last_seq + 1{doubt} WHERE name = ? RETURNING last_seq",  # noqa: S608
             (lane,),
         ).fetchall()
-        db.execute(
-            "INSERT INTO message (lane, seq, taken_at, ran_at, readings, crc, body) VALUES (?, ?, ?, ?, ?, ?, ?)",
-            (lane, seq, taken_at, ran_at, readings, checksum(taken_at, body), body),
-        )
         return int(seq)
 
     # --- packing -----------------------------------------------------------------------------------------------------
@@ -530,7 +536,7 @@ class Spool:
         return [stored for stored in found if stored is not None]
 
     def _read(self, lane: Lane, row: _Row) -> Stored | None:
-        seq, taken_at, sends, crc, body = row
+        seq, taken_at, sends, _, crc, body = row
         return Stored(self.id, lane, seq, taken_at, sends, *_decode(body)) if is_sound(taken_at, crc, body) else None
 
     def _find_most_known(self, db: sqlite3.Connection, lane: Lane) -> int | None:
@@ -559,9 +565,21 @@ class Spool:
             self._guard(note)
 
     def park(self, lane: Lane, seq: int) -> None:
-        """Puts a message aside that the gateway never receipts: it stays, for a person to look at, but is handed out no
-        more and does not hold up the floor. Raises SpoolDown."""
+        """Puts a message aside that the gateway does not receipt, and gives up its place: the floor passes it, and it
+        is handed out by `parked` alone. Raises SpoolDown."""
         self._guard(lambda: self._put_aside(lane, seq))
+
+    def parked(self, lane: Lane, limit: int = 32) -> list[Stored]:
+        """Messages that were put aside, those first that were sent least often: to ask the gateway for each by sending
+        it once. When it answers that it never had it, the message takes a new place at the end of its lane (`settle`).
+        None while numbers are in doubt. Raises SpoolDown."""
+        return self._guard(lambda: self._find_parked(self._file.db, lane, limit))
+
+    def _find_parked(self, db: sqlite3.Connection, lane: Lane, limit: int) -> list[Stored]:
+        if self._find_most_known(db, lane) is not None:
+            return []
+        rows: list[_Row] = db.execute(f"{_SELECT} AND parked ORDER BY sends, seq LIMIT ?", (lane, limit)).fetchall()
+        return [stored for row in rows if (stored := self._read(lane, row)) is not None]
 
     def _put_aside(self, lane: Lane, seq: int) -> None:
         with self._file.change() as db:
@@ -583,20 +601,25 @@ class Spool:
             "SELECT last_seq, doubtful_from FROM lane WHERE name = ?", (lane,)
         ).fetchall()
         most = self._find_most_known(db, lane)
-        misplaced = {row[0] for row in rows if reasons.get(row[0]) in OF_THE_PLACE}
+        # What the floor passed and the gateway never had.
+        passed = {row[0] for row in rows if row[3] and reasons.get(row[0]) == FORGOTTEN}
+        misplaced = {row[0] for row in rows if reasons.get(row[0]) in OF_THE_PLACE} - passed
         is_copy = bool(misplaced) or max(receipt.seq, *receipt.above, 0) > (last if most is None else most)
-        kept = misplaced | {row[0] for row in rows if reasons.get(row[0]) in OF_THE_SOURCE}
+        kept = misplaced | passed | {row[0] for row in rows if reasons.get(row[0]) in OF_THE_SOURCE}
         if is_copy and most is not None:
             # What the gateway knows under these numbers was said by the file of which this is a copy.
             kept |= {row[0] for row in rows if row[0] >= doubtful_from}
         gone = [row for row in rows if row[0] not in kept]
         stored = [one for row in gone if (one := self._read(lane, row)) is not None]
         fresh_id = secrets.token_hex(8)
-        with self._file.change(is_lasting=is_copy):
+        # A number that was given out must not be given out again.
+        with self._file.change(is_lasting=is_copy or bool(passed)):
             db.executemany("DELETE FROM message WHERE lane = ? AND seq = ?", [(lane, row[0]) for row in gone])
             if is_copy:
                 _renew(db, fresh_id)
-            elif gone and lane not in self._trusted:
+            elif passed:
+                self._move_to_end(db, lane, sorted(passed))
+            if gone and not is_copy and lane not in self._trusted:
                 db.execute("UPDATE lane SET doubtful_from = NULL WHERE name = ?", (lane,))
         if is_copy:
             log.error(
@@ -616,6 +639,15 @@ class Spool:
             tuple((one, reasons[one.seq]) for one in stored if one.seq in reasons),
             is_copy,
         )
+
+    def _move_to_end(self, db: sqlite3.Connection, lane: Lane, seqs: Sequence[int]) -> None:
+        """In a transaction: gives messages the next numbers of their lane, in place of their own."""
+        for seq in seqs:
+            fresh = self._next_seq(db, lane)
+            db.execute(
+                "UPDATE message SET seq = ?, sends = 0, parked = 0 WHERE lane = ? AND seq = ?", (fresh, lane, seq)
+            )
+            log.warning("message %d of %s never reached the gateway; it is sent again as %d", seq, lane, fresh)
 
     # --- figures -----------------------------------------------------------------------------------------------------
 
@@ -723,7 +755,7 @@ def _renew(db: sqlite3.Connection, spool: str) -> None:
         rows = db.execute("SELECT rowid FROM message WHERE lane = ? ORDER BY seq", (lane,)).fetchall()
         # In this order each new number is free: it is not above the old one, and below the next.
         db.executemany(
-            "UPDATE message SET seq = ?, sends = 0 WHERE rowid = ?",
+            "UPDATE message SET seq = ?, sends = 0, parked = 0 WHERE rowid = ?",
             [(seq, rowid) for seq, (rowid,) in enumerate(rows, start=1)],
         )
         db.execute("UPDATE lane SET last_seq = ?, doubtful_from = NULL, offered = 0 WHERE name = ?", (len(rows), lane))

@@ -451,12 +451,12 @@ def _salvage(path: Path, into: sqlite3.Connection) -> int:
     last = dict.fromkeys(map(str, Lane), 0)
     try:
         with closing(_connect(path)) as db:
-            for row in _read_legible(db, "message", "taken_at, crc, body, ran_at, readings, parked, lane"):
+            for row in _read_legible(db, "message", "taken_at, crc, body, ran_at, readings, lane"):
                 if is_sound(*row[:3]) and row[-1] in last:
                     with suppress(sqlite3.IntegrityError):
                         into.execute(
-                            "INSERT INTO message (taken_at, crc, body, ran_at, readings, parked, lane, seq) "
-                            "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                            "INSERT INTO message (taken_at, crc, body, ran_at, readings, lane, seq) "
+                            "VALUES (?, ?, ?, ?, ?, ?, ?)",
                             (*row, last[row[-1]] + 1),
                         )
                         last[row[-1]] += 1

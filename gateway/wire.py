@@ -127,7 +127,8 @@ class Message(Struct, frozen=True, gc=False):
 class Status(Struct, frozen=True, gc=False, omit_defaults=True):
     """A birth, a regular status or (``online`` false) a death, of the connection with this id. ``depth`` is how many
     messages wait in the source's spool, ``clock`` its time; a last will, written before, has neither. ``dropped`` are
-    the readings that it let go for want of room, ever; ``sick`` are devices and buses and what is wrong with them."""
+    the readings that it let go for want of room, ever; ``sick`` are devices and buses and what is wrong with them;
+    ``parked`` of the waiting messages were put aside, because the gateway did not receipt them."""
 
     online: bool
     connection: str
@@ -136,6 +137,7 @@ class Status(Struct, frozen=True, gc=False, omit_defaults=True):
     clock: int | None = None
     dropped: int = 0
     sick: dict[str, str] = {}
+    parked: int = 0
 
 
 class Reply(Struct, frozen=True, gc=False):
@@ -1085,6 +1087,7 @@ class _StatusBody(Struct, gc=False, kw_only=True, omit_defaults=True):
     clock: Annotated[float, Meta(ge=0, lt=CLOCK_LIMIT)] | None = None
     dropped: Annotated[int, Meta(ge=0, lt=SEQ_LIMIT)] = 0
     sick: Annotated[dict[Annotated[str, Meta(max_length=64)], _Text], Meta(max_length=SICK_LIMIT)] = {}
+    parked: Annotated[int, Meta(ge=0, lt=SEQ_LIMIT)] = 0
 
 
 class _ReplyBody(Struct, gc=False, kw_only=True, omit_defaults=True):
@@ -1119,7 +1122,7 @@ def _read_body(payload: bytes, body: type[_B]) -> _B:
 def _read_status(payload: bytes) -> Status:
     body = _read_body(payload, _StatusBody)
     clock = None if body.clock is None else round(body.clock * 1000)
-    return Status(body.online, body.connection, body.version, body.depth, clock, body.dropped, body.sick)
+    return Status(body.online, body.connection, body.version, body.depth, clock, body.dropped, body.sick, body.parked)
 
 
 def _decode_status(address: Topic, payload: bytes) -> StatusFrom | Quarantine:
@@ -1215,6 +1218,7 @@ def encode_status(status: Status) -> bytes:
             clock=clock,
             dropped=status.dropped,
             sick=dict(list(status.sick.items())[:SICK_LIMIT]),
+            parked=status.parked,
         )
     )
 

@@ -1,7 +1,8 @@
 """Plays the fleet and the scenarios over MQTT, each source as a real one would: spooled, in lanes, until receipted.
 
-A source keeps what it sent until the gateway's receipt and sends again what stays without one (design 4.1). The
-simulated clock runs ``speed`` times as fast as real time; resends and latencies are in real time.
+A source keeps what it sent until the gateway's receipt and sends again what stays without one (design 4.1); it puts
+nothing aside, so that what a gateway passes over is seen, because the playing never ends. The simulated clock runs
+``speed`` times as fast as real time; resends and latencies are in real time.
 """
 
 from __future__ import annotations
@@ -55,6 +56,10 @@ OUTGOING: Final = 200
 
 RESEND_S: Final = {Lane.ALARM: 2.0, Lane.TELEMETRY: 30.0}
 RESEND_MOST_S: Final = 60.0
+ABOVE_MOST: Final = 128
+"""So many messages may be receipted above one that is not: then nothing new is sent until it is, because a gateway
+closes a gap below 256 as lost."""
+
 PACK_MS: Final = 30_000
 """Telemetry is packed for so long, in simulated time."""
 
@@ -109,6 +114,19 @@ class SpoolLane:
         self.seq = 0
         self.backlog: deque[Message] = deque()
         self.under_way: OrderedDict[int, _Sent] = OrderedDict()
+        self.above = 0
+        """How many messages the gateway has above a gap, as its last receipt told."""
+
+    @property
+    def has_room(self) -> bool:
+        """Whether one more message may be under way."""
+        is_gap_small = self.above < ABOVE_MOST or not self.under_way
+        return is_gap_small and len(self.under_way) < WITHOUT_RECEIPT[self.lane]
+
+    def begin_anew(self) -> None:
+        """What is under way is sent again at once, and then as if for the first time."""
+        for sent in self.under_way.values():
+            sent.last, sent.tries = -math.inf, 1
 
     @property
     def floor(self) -> int:
@@ -151,7 +169,8 @@ class Source:
         self.lanes = {lane: SpoolLane(lane) for lane in Lane}
         self._connections = 0
         self._client: aiomqtt.Client | None = None
-        self._has_gateway = False
+        self._gateway = ""
+        """Which gateway listens, by its connection's id; empty for none."""
         self.connected = asyncio.Event()
         self.trouble = ""
         self._publishing: set[asyncio.Task[None]] = set()
@@ -265,20 +284,27 @@ class Source:
         await client.publish(topic_of(self.community, self.id, "status"), encode_status(birth), qos=1, retain=True)
         # What the lost connection carried is not waited for.
         for lane in self.lanes.values():
-            for sent in lane.under_way.values():
-                sent.last, sent.tries = -math.inf, 1
+            lane.begin_anew()
         self._client = client
         self.connected.set()
         async for message in client.messages:
             payload = bytes(message.payload or b"")
             topic = message.topic.value
             if topic == GATEWAY_STATUS:
-                status = decode_gateway_status(payload)
-                self._has_gateway = isinstance(status, Status) and status.online
+                self._meet(payload)
             elif topic.endswith("/receipt"):
                 self._settle(payload)
             elif topic.endswith("/command"):
                 await self._obey(client, payload)
+
+    def _meet(self, payload: bytes) -> None:
+        """A gateway has said whether it listens. What was sent before one began may have come to nobody."""
+        status = decode_gateway_status(payload)
+        before = self._gateway
+        self._gateway = status.connection if isinstance(status, Status) and status.online else ""
+        if self._gateway not in ("", before):
+            for lane in self.lanes.values():
+                lane.begin_anew()
 
     def _now(self) -> int:
         return self._clock.now() + self._offset
@@ -291,6 +317,7 @@ class Source:
         rejected = {seq for seq, _ in receipt.rejected}
         self._tally.rejected += len(rejected)
         spool, above = self.lanes[lane], set(receipt.above) | rejected
+        spool.above = len(receipt.above)
         now = time.perf_counter()
         for seq in [seq for seq in spool.under_way if seq <= receipt.seq or seq in above]:
             sent = spool.under_way.pop(seq)
@@ -311,9 +338,9 @@ class Source:
             return
         now = time.perf_counter()
         for lane, spool in self.lanes.items():
-            if not spool.backlog or (lane is Lane.TELEMETRY and not self._has_gateway):
+            if lane is Lane.TELEMETRY and not self._gateway:
                 continue
-            while spool.backlog and len(spool.under_way) < WITHOUT_RECEIPT[lane]:
+            while spool.backlog and spool.has_room:
                 message = spool.backlog.popleft()
                 spool.under_way[message.seq] = _Sent(message, now, now)
                 self._publish(message)
@@ -322,8 +349,9 @@ class Source:
         """Sends again what has waited for its receipt for too long."""
         now = time.perf_counter()
         for lane, spool in self.lanes.items():
+            most_s = RESEND_MOST_S if spool.above < ABOVE_MOST else RESEND_S[lane]
             for sent in spool.under_way.values():
-                if now - sent.last > min(RESEND_MOST_S, RESEND_S[lane] * 2 ** (sent.tries - 1)):
+                if now - sent.last > min(most_s, RESEND_S[lane] * 2 ** min(sent.tries - 1, 10)):
                     sent.last = now
                     sent.tries += 1
                     self._tally.resent += 1

@@ -91,7 +91,10 @@ class Gateway:
 
     def receive(self, stored: Stored, floor: int) -> Receipt:
         """The receipt for a message that arrived."""
-        message = at_gateway(stored, floor)
+        return self.take(at_gateway(stored, floor))
+
+    def take(self, message: Message) -> Receipt:
+        """The receipt for a message."""
         key = message.spool, message.lane
         cursor = self._cursors.setdefault(key, Cursor("agent-1", message.spool, message.lane))
         answer = cursor.admit(message.seq, message.digest, message.floor)
@@ -113,6 +116,20 @@ class Gateway:
                 for answer in [self.receive(one, floor) for one in found]:
                     renewals += spool.settle(answer).renewed
         return renewals
+
+    @property
+    def events(self) -> list[str]:
+        """The ids of all events, as they came."""
+        return [
+            f"{message.source}/{message.spool}/{message.lane}/{message.seq}/{index}"
+            for message in self.taken
+            for index in range(len(message.signals))
+        ]
+
+    @property
+    def lost(self) -> int:
+        """Messages that a gap was closed over."""
+        return sum(cursor.lost for cursor in self._cursors.values())
 
     @property
     def pressed(self) -> list[str]:

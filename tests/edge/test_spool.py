@@ -18,6 +18,7 @@ from tests.edge.spools import (
     SMALL,
     T0,
     UNPACKED,
+    Gateway,
     Steady,
     at_gateway,
     buttons,
@@ -183,6 +184,43 @@ def test_one_put_aside_is_kept_but_neither_sent_nor_waited_for(shelf: Shelf) -> 
     spool.settle(receipt(spool, ALARM, 2))
     assert spool.describe(ALARM) == LaneState(1, 1, 0, 2, 0, 0, 0)
     assert buttons(spool.settle(receipt(spool, ALARM, 2, seq_1="seq-odd")).rejected[0][:1]) == ["b1"]
+
+
+def test_one_put_aside_that_the_gateway_never_had_takes_the_next_number(shelf: Shelf) -> None:
+    spool, gateway = shelf.open(), Gateway()
+    spool.append_all([press("b1"), press("b2"), press("b3")])
+    spool.park(ALARM, 1)
+    assert gateway.drain(spool) == 0
+    assert (gateway.pressed, gateway.lost) == (["b2", "b3"], 1)
+    [asked] = spool.parked(ALARM)
+    spool.note_sent(ALARM, [asked.seq])
+    done = spool.settle(gateway.receive(asked, spool.floor(ALARM)))
+    assert done == Settled(), "it is neither gone nor a sign of a copy"
+    assert [(one.seq, one.sends) for one in spool.waiting(ALARM)] == [(4, 0)]
+    assert spool.describe(ALARM).parked == 0
+    # The number is given out for good, also when the power goes now.
+    spool = shelf.open()
+    assert spool.append_all([press("b4")]) == [5]
+    assert gateway.drain(spool) == 0
+    assert gateway.pressed == ["b2", "b3", "b1", "b4"]
+
+
+def test_those_put_aside_are_asked_for_by_turns(shelf: Shelf) -> None:
+    spool = shelf.open()
+    spool.append_all([press(f"b{n}") for n in range(1, 4)])
+    for seq in (1, 2, 3):
+        spool.park(ALARM, seq)
+    asked = []
+    for _ in range(3):
+        found = spool.parked(ALARM, limit=2)
+        spool.note_sent(ALARM, [one.seq for one in found])
+        asked.append(buttons(found))
+    assert asked == [["b1", "b2"], ["b3", "b1"], ["b2", "b3"]]
+    spool = shelf.open()
+    spool.append_all([press("b4")])
+    assert spool.parked(ALARM) == [], "numbers are in doubt after a start"
+    spool.settle(receipt(spool, ALARM, 4))
+    assert len(spool.parked(ALARM)) == 3
 
 
 # --- repeats ----------------------------------------------------------------------------------------------------------

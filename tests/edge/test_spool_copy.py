@@ -210,3 +210,14 @@ def test_what_was_sent_in_doubt_is_known_as_sent_when_it_is_no_longer_there(tmp_
     assert not spool.settle(receipt(spool, ALARM, 1)).renewed
     assert spool.describe(ALARM).parked == 1
     spool.close()
+
+
+def test_what_was_put_aside_has_a_place_again_under_the_new_id(tmp_path: Path) -> None:
+    path = tmp_path / "spool.db"
+    spool = start(path)
+    presses(spool, 0, 3)
+    spool.park(ALARM, 1)
+    assert spool.settle(receipt(spool, ALARM, 1, seq_2="seq-conflict")).renewed
+    assert buttons(spool.waiting(ALARM)) == ["b0", "b1", "b2"]
+    assert spool.describe(ALARM).parked == 0
+    spool.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
 from urllib.parse import urlsplit
@@ -78,7 +79,13 @@ async def wait_for(is_so: Callable[[], bool], timeout_s: float = 10.0) -> None:
 async def fake_gateway(url: str, community: str, *, listening: bool = True) -> AsyncIterator[FakeGateway]:
     """A gateway for one community; its retained status is taken back at the end."""
     address = urlsplit(url)
-    async with aiomqtt.Client(address.hostname or "", address.port or 1883, identifier="fake-gateway") as client:
+    async with aiomqtt.Client(
+        address.hostname or "",
+        address.port or 1883,
+        identifier="fake-gateway",
+        # A receipt does not wait until the broker has the acknowledgement before it.
+        socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
+    ) as client:
         gateway = FakeGateway(client)
         for leaf in Lane:
             await client.subscribe(f"{ROOT}/{community}/+/{leaf}", qos=1)

@@ -20,6 +20,7 @@ from simulators.player import WITHOUT_RECEIPT, PlayClock, Player, Source, Tally,
 from simulators.scenario import Part, Sending, compose
 from simulators.series import Sample, Series, Stage, play_to
 from tests.conftest import StartMosquitto
+from tests.edge.spools import Gateway
 from tests.simulators.fake_gateway import FakeGateway, fake_gateway, wait_for
 
 START = 1_795_435_200_000
@@ -145,8 +146,33 @@ async def test_telemetry_waits_until_a_gateway_listens(stand: Stand) -> None:
     await stand.rest(0.5)
     assert [message.lane for message in stand.gateway.copies] == [Lane.ALARM] * 2
     await stand.gateway.say_listening(True)
-    await stand.run(lambda: len(stand.gateway.copies) == 5)
-    assert stand.gateway.seqs(Lane.TELEMETRY) == [1, 2, 3]
+    await stand.run(lambda: stand.gateway.seqs(Lane.TELEMETRY) == [1, 2, 3])
+
+
+async def test_a_gateway_that_begins_is_sent_at_once_what_came_to_nobody(
+    stand: Stand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(player.RESEND_S, Lane.ALARM, 60.0)
+    await stand.gateway.say_listening(False)
+    stand.press(2)
+    await stand.run(lambda: stand.gateway.seqs(Lane.ALARM) == [1, 2])
+    stand.gateway.on_message = lambda message: [stand.gateway.receipt_of(message)]
+    await stand.gateway.say_listening()
+    await stand.run(lambda: stand.source.depth == 0, 5)
+
+
+async def test_no_gap_grows_until_the_gateway_closes_it(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(player.RESEND_S, Lane.ALARM, 0.3)
+    gateway = Gateway()
+
+    def receipt(message: Message) -> list[Receipt]:
+        is_missed = message.seq == 1 and stand.gateway.seqs(Lane.ALARM).count(1) < 4
+        return [] if is_missed else [gateway.take(message)]
+
+    stand.gateway.on_message = receipt
+    stand.press(400)
+    await stand.run(lambda: stand.source.depth == 0)
+    assert (len(gateway.events), gateway.lost) == (400, 0)
 
 
 async def test_a_resend_changes_only_when_it_was_sent(stand: Stand) -> None:
