@@ -22,6 +22,7 @@ from gateway.runtime.writer import Catalogs
 from gateway.web.access import Gate, SignInNeeded, check_routes, lead_to_sign_in, public, wants_page
 from gateway.web.account import route_account
 from gateway.web.accounts import route_accounts
+from gateway.web.api_incidents import route_api
 from gateway.web.assets import STATIC, StaticPages
 from gateway.web.audit import route_audit
 from gateway.web.board_page import route_board
@@ -31,6 +32,8 @@ from gateway.web.guard import Guard
 from gateway.web.incident_page import route_incidents
 from gateway.web.login import route_login
 from gateway.web.map_page import route_map
+from gateway.web.metrics import route_metrics
+from gateway.web.openapi import route_description
 from gateway.web.pages import Pages
 from gateway.web.problems import Problem
 
@@ -145,6 +148,10 @@ def create_app(
         app.include_router(route_board(console))
         app.include_router(route_incidents(console))
         app.include_router(route_map(console))
+        app.include_router(route_metrics(console))
+        api = [route_api(console)]
+        for router in (*api, route_description(api)):
+            app.include_router(router)
     check_routes(app.routes)
     return app
 

@@ -90,7 +90,7 @@ def route_board(console: Console) -> APIRouter:
         """What changes, from a position on, as server-sent events. A browser that comes back says itself how far it
         has come."""
         viewer = Viewer(actor, wanted, choose_language(request))
-        return stream(request, follow(console, viewer, read_position(request, after)))
+        return stream(console, request, follow(console, viewer, read_position(request, after)))
 
     return router
 

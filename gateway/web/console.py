@@ -52,6 +52,9 @@ class Console:
         self.names: Final = NameBook(ledger)
         self.atlas: Final = Atlas(ledger)
         self.explainer: Final = Explainer(ledger, catalog, catalogs)
+        self.listening = 0
+        """Streams that are open now."""
+
         self.rendering: Final = Rendering(pages, self.board, self.words)
 
     @asynccontextmanager

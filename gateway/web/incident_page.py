@@ -84,7 +84,7 @@ def route_incidents(console: Console) -> APIRouter:
     async def stream_incident(request: Request, actor: Watcher, id: str, after: int = -1) -> Response:
         """Says when it has changed."""
         incident = await find(id, actor)
-        return stream(request, follow_one(console, incident.id, read_position(request, after)))
+        return stream(console, request, follow_one(console, incident.id, read_position(request, after)))
 
     @router.post("/incidents/{id}/acts")
     async def take_act(request: Request, actor: Doer, id: str) -> Response:

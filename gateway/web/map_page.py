@@ -89,7 +89,9 @@ def route_map(console: Console) -> APIRouter:
     @router.get("/map/stream")
     async def stream_map(request: Request, actor: Watcher, after: int = -1) -> Response:
         """What becomes of the open incidents."""
-        return stream(request, follow_map(console, actor, choose_language(request), read_position(request, after)))
+        return stream(
+            console, request, follow_map(console, actor, choose_language(request), read_position(request, after))
+        )
 
     return router
 

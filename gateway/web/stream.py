@@ -37,19 +37,24 @@ HEADERS: Final = {"X-Accel-Buffering": "no", "Cache-Control": "no-store"}
 """A proxy that gathers events before it sends them would make a live board an old one."""
 
 
-def stream(request: Request, events: AsyncIterator[bytes]) -> StreamingResponse:
+def stream(console: Console, request: Request, events: AsyncIterator[bytes]) -> StreamingResponse:
     """The answer that sends these events to whoever may see incidents, for as long as they may."""
-    return StreamingResponse(_while_admitted(request, events), media_type="text/event-stream", headers=HEADERS)
+    admitted = _while_admitted(console, request, events)
+    return StreamingResponse(admitted, media_type="text/event-stream", headers=HEADERS)
 
 
-async def _while_admitted(request: Request, events: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+async def _while_admitted(console: Console, request: Request, events: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     asked_at = time.monotonic()
-    async for part in events:
-        if time.monotonic() - asked_at >= ADMITTED_S:
-            if not await gate_of(request).still_admits(request, Permission.INCIDENTS_SEE):
-                return
-            asked_at = time.monotonic()
-        yield part
+    console.listening += 1
+    try:
+        async for part in events:
+            if time.monotonic() - asked_at >= ADMITTED_S:
+                if not await gate_of(request).still_admits(request, Permission.INCIDENTS_SEE):
+                    return
+                asked_at = time.monotonic()
+            yield part
+    finally:
+        console.listening -= 1
 
 
 def read_position(request: Request, after: int) -> int:

@@ -88,7 +88,7 @@ async def test_both_languages_by_a_switch(room: ControlRoom, visit: Visit) -> No
         await page.goto(path)
         left = await page.evaluate(
             """() => [...document.querySelectorAll('h1, h2, h3, button, label, summary, th, legend, .quiet, a')]
-                .filter(e => !e.closest('main [lang]'))
+                .filter(e => !e.closest('[lang]:not(html)'))
                 .map(e => [...e.childNodes].filter(n => n.nodeType === 3).map(n => n.data.trim()).join(''))
                 .filter(t => /[\\u4e00-\\u9fff]/.test(t))"""
         )

@@ -85,7 +85,7 @@ class ControlRoom:
         self._port = 0
         self._web: tuple[uvicorn.Server, asyncio.Task[None]] | None = None
         self._door: DoorServer | None = None
-        self._clients: list[httpx.AsyncClient] = []
+        self.clients: list[httpx.AsyncClient] = []
 
     async def __aenter__(self) -> Self:
         await self.open_gateway()
@@ -93,7 +93,7 @@ class ControlRoom:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        for client in self._clients:
+        for client in self.clients:
             await client.aclose()
         await self.close_web()
         await self.close_gateway()
@@ -165,7 +165,7 @@ class ControlRoom:
         client = httpx.AsyncClient(
             base_url=self.url, headers={"Accept": "text/html", "Origin": self.url}, trust_env=False, timeout=10
         )
-        self._clients.append(client)
+        self.clients.append(client)
         return Visitor(client)
 
     async def visitor_as(self, name: str) -> Visitor:

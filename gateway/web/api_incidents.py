@@ -1,0 +1,187 @@
+"""``/api/v1/incidents``: what the pages do, for programs. Errors are problem+json with stable codes."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from typing import Annotated, Any, Final
+
+import msgspec
+from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
+from msgspec.structs import replace
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+
+from gateway.core.model import Incident
+from gateway.core.moves import VERBS
+from gateway.runtime.access import Actor, Permission
+from gateway.runtime.acting import Wish, act, list_moves
+from gateway.runtime.board import Change, Filter
+from gateway.runtime.door import DoorClosed, DoorRefused
+from gateway.web.access import authorise, demand_cover
+from gateway.web.board_page import read_filter
+from gateway.web.callbacks import RETRY
+from gateway.web.console import Console
+from gateway.web.openapi import EXAMPLE, answers, errors
+from gateway.web.problems import Problem
+from gateway.web.rendering import key_of
+from gateway.web.stream import LIFE_S, PULSE_S, event, read_position, stream
+
+Seer = Annotated[Actor, Depends(authorise(Permission.INCIDENTS_SEE))]
+Watcher = Annotated[Actor, Depends(authorise(Permission.INCIDENTS_SEE, is_passive=True))]
+Doer = Annotated[Actor, Depends(authorise(Permission.INCIDENTS_ACT))]
+Id = Annotated[str, Path(max_length=64, pattern=r"^[0-9a-f-]+$", examples=[EXAMPLE.id])]
+Limit = Annotated[int, Query(ge=1, le=500, description="at most so many")]
+Key = Annotated[
+    str,
+    Header(
+        alias="Idempotency-Key",
+        pattern=r"^[A-Za-z0-9-]{16,64}$",
+        description="made by the program before it sends; the same key again does nothing more and is answered alike",
+        examples=["0d6b1f0e3c914e6fb1c5b6a2f2f0a7c4"],
+    ),
+]
+
+SCAN: Final = 500
+SCANS: Final = 6
+"""Pages of the ledger that one request looks through; what it has not found by then, the next one goes on with."""
+
+
+class ActBody(BaseModel):
+    """An act on an incident. Which verbs are open now, and what each needs, the incident's ``moves`` say."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={"example": {"verb": "dispatch", "body": "fire-rescue", "reason": "有烟", "revision": 3}},
+    )
+
+    verb: Annotated[str, Field(pattern=f"^({'|'.join(VERBS)})$")]
+    reason: Annotated[str, Field(max_length=500)] = ""
+    until: AwareDatetime | None = None
+    body: Annotated[str, Field(max_length=48)] = ""
+    into: Annotated[str, Field(max_length=64)] = ""
+    score: Annotated[int, Field(ge=1, le=5)] | None = None
+    revision: Annotated[int, Field(ge=1, le=2**31)] | None = None
+
+
+def route_api(console: Console) -> APIRouter:
+    """The routes about incidents."""
+    router = APIRouter(prefix="/api/v1", tags=["incidents"], default_response_class=Response)
+
+    async def find(id: str, actor: Actor) -> Incident:
+        incident = await asyncio.to_thread(console.ledger.incident, id)
+        if incident is None:
+            raise Problem(404, "unknown", "there is no such thing, or it is not in your scope")
+        demand_cover(actor, incident.community, incident.chain)
+        return incident
+
+    @router.get("/incidents", responses={**answers("IncidentPage", "a page"), **errors(401, 403, 422, 429, 503)})
+    async def list_open(
+        actor: Seer,
+        wanted: Annotated[Filter, Depends(read_filter)],
+        limit: Limit = 100,
+        cursor: Annotated[str, Query(max_length=120, description="`next` of the page before")] = "",
+    ) -> Response:
+        """The open incidents of one's scope that the filters take, the most pressing first."""
+        found = console.board.select(actor.covers, wanted)
+        if cursor:
+            found = [incident for incident in found if key_of(incident) > cursor]
+        shown = found[:limit]
+        after = key_of(shown[-1]) if len(found) > limit else None
+        return _json({"items": shown, "next": after, "position": console.board.position})
+
+    @router.get("/incidents/changes", responses={**answers("ChangePage", "a page"), **errors(401, 403, 422, 429, 503)})
+    async def list_changes(
+        actor: Seer,
+        after: Annotated[int, Query(ge=0, le=2**62, description="`position` of the page before; 0 at first")] = 0,
+        limit: Limit = 100,
+    ) -> Response:
+        """Everything of one's scope, open or over, as it stands, in the order of its last change. Whoever asks again
+        with ``position`` follows and misses nothing; ``is_complete`` says that nothing is left now."""
+        items, position, is_complete = await asyncio.to_thread(_scan, console, actor, after, limit)
+        return _json({"items": items, "position": position, "is_complete": is_complete})
+
+    @router.get(
+        "/incidents/stream",
+        responses={200: {"content": {"text/event-stream": {}}, "description": "events"}, **errors(401, 403, 422, 429)},
+    )
+    async def stream_changes(
+        request: Request, actor: Watcher, after: Annotated[int, Query(ge=-1, le=2**62)] = -1
+    ) -> Response:
+        """Server-sent events: ``incident`` (as it stands, without its timeline; ``id`` is the position) for each
+        change of one's scope after ``after``, and ``pulse`` every few seconds. ``resync``, and the end, when there is
+        no position or it lies too far back: read ``changes``, and come again with the position of its last page.
+        Whoever comes back with ``Last-Event-ID`` is told what it has missed."""
+        return stream(console, request, _follow(console, actor, read_position(request, after)))
+
+    @router.get("/incidents/{id}", responses={**answers("IncidentWithMoves", "it"), **errors(401, 403, 404, 422, 429)})
+    async def read_one(actor: Seer, id: Id) -> Response:
+        """One incident with its timeline, and the moves that are open to the caller now."""
+        return _json(_with_moves(console, actor, await find(id, actor)))
+
+    @router.post(
+        "/incidents/{id}/acts",
+        responses={**answers("IncidentWithMoves", "it was done"), **errors(400, 401, 403, 404, 409, 422, 429, 503)},
+    )
+    async def take_act(actor: Doer, id: Id, body: ActBody, key: Key) -> Response:
+        """Acts on an incident. With ``revision``, the act is refused if a person has moved the incident since."""
+        incident = await find(id, actor)
+        until = round(body.until.timestamp() * 1000) if body.until is not None else None
+        wish = Wish(key, body.verb, body.reason, until, body.body, body.into, body.score, body.revision)
+        try:
+            outcome = await act(console.ledger, console.door, actor, incident, wish)
+        except DoorClosed as error:
+            raise Problem(503, "gateway-away", "the gateway does not answer; send it again", headers=RETRY) from error
+        except DoorRefused as error:
+            raise Problem(503, str(error), "the gateway cannot take it in now", headers=RETRY) from error
+        if not outcome.is_done:
+            now = outcome.incident
+            code = "late" if outcome.is_late else "refused"
+            raise Problem(409, code, outcome.refusal, state=now.state, revision=now.revision, by=outcome.by)
+        return _json(_with_moves(console, actor, outcome.incident))
+
+    return router
+
+
+def _with_moves(console: Console, actor: Actor, incident: Incident) -> dict[str, Any]:
+    moves = list_moves(incident, actor, console.clock()) if actor.may(Permission.INCIDENTS_ACT) else []
+    return {"incident": incident, "moves": moves}
+
+
+def _scan(console: Console, actor: Actor, after: int, limit: int) -> tuple[list[Incident], int, bool]:
+    items: list[Incident] = []
+    for _ in range(SCANS):
+        page = console.ledger.changes(after, SCAN)
+        for position, incident in page:
+            if actor.covers(incident.community, incident.chain):
+                if len(items) == limit:
+                    return items, after, False
+                items.append(replace(incident, timeline=(), members=()))
+            after = position
+        if len(page) < SCAN:
+            return items, after, True
+    return items, after, False
+
+
+async def _follow(console: Console, actor: Actor, position: int) -> AsyncIterator[bytes]:
+    board = console.board
+    ends_at = time.monotonic() + LIFE_S
+    while time.monotonic() < ends_at:
+        changes = board.since(position)
+        if changes is None:
+            yield event("resync", {"position": board.position})
+            return
+        parts = [_tell(change) for change in changes if actor.covers(change[1].community, change[1].chain)]
+        position = changes[-1][0] if changes else position
+        pulse = {"now": console.clock(), "is_fresh": board.is_fresh, "is_gateway_there": board.is_gateway_there}
+        yield b"".join([*parts, event("pulse", pulse, position)])
+        await board.wait(PULSE_S)
+
+
+def _tell(change: Change) -> bytes:
+    position, incident = change
+    return f"id: {position}\nevent: incident\ndata: ".encode() + msgspec.json.encode(incident) + b"\n\n"
+
+
+def _json(body: Any) -> Response:
+    return Response(msgspec.json.encode(body), media_type="application/json")

@@ -1,0 +1,176 @@
+"""The API's OpenAPI document: the routes as they are, the values as the code has them, and an example of each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import msgspec
+from fastapi import APIRouter, Depends, Response
+from fastapi.openapi.utils import get_openapi
+from msgspec import Struct
+from starlette.routing import BaseRoute
+
+from gateway.core.model import Due, Incident, Level, Line, Role, Sort
+from gateway.runtime.acting import Choice
+from gateway.web.access import public
+from gateway.web.problems import CONTENT_TYPE
+
+EXAMPLE: Final = Incident(
+    id="7d9f3a52-0f4e-5b53-9f0e-3d2f0c9f5a11",
+    number="JM20261123-042-007",
+    sort=Sort.INCIDENT,
+    community="c042",
+    cause="fire",
+    key="c042-b03",
+    category="ext:21-01",
+    level=Level.CRITICAL,
+    title={"zh": "示例小区3号楼 烟感持续报警", "en": "Smoke persists"},
+    place="c042-b03",
+    place_name="示例小区3号楼",
+    grid="370215001004017",
+    body="fire-rescue",
+    rule="fire.smoke-persists",
+    opened_by="agent-042/k3f9/alarm/17/0",
+    opened_at=1_795_435_200_123,
+    updated_at=1_795_435_260_456,
+    revision=3,
+    state="reported",
+    joinable=True,
+    signals=2,
+    devices=("c042-smoke-0017",),
+    lon=120.447,
+    lat=36.389,
+    chain=("370215", "370215001", "370215001004", "370215001004017"),
+    timeline=(
+        Line(
+            seq=1,
+            at=1_795_435_200_123,
+            who="gateway",
+            what="opened",
+            why="smoke is true: true at 1795435190000",
+            event="agent-042/k3f9/alarm/17/0",
+            device="c042-smoke-0017",
+            rule="fire.smoke-persists",
+        ),
+    ),
+    due=Due(
+        step="accept",
+        role=Role.DISPATCHER,
+        grid="370215001004",
+        body="",
+        since=1_795_435_200_123,
+        limit="1min",
+        how="1min from 2026-11-23 20:00, ends 2026-11-23 20:01",
+        warn_at=1_795_435_245_123,
+        due_at=1_795_435_260_123,
+        next_at=1_795_435_245_123,
+    ),
+)
+_MOVE: Final = Choice("accept", ("reason",), (), is_next=True)
+
+
+class IncidentPage(Struct, frozen=True):
+    """A page of incidents; ``next`` is the cursor of the next one, or null."""
+
+    items: list[Incident]
+    next: str | None
+    position: int
+
+
+class ChangePage(Struct, frozen=True):
+    """Incidents in the order of their last change, up to ``position``."""
+
+    items: list[Incident]
+    position: int
+    is_complete: bool
+
+
+class IncidentWithMoves(Struct, frozen=True):
+    """An incident, and the moves that are open to whoever asks."""
+
+    incident: Incident
+    moves: list[Choice]
+
+
+_EXAMPLES: Final = {
+    "IncidentPage": IncidentPage([EXAMPLE], None, 4711),
+    "ChangePage": ChangePage([EXAMPLE], 4711, is_complete=True),
+    "IncidentWithMoves": IncidentWithMoves(EXAMPLE, [_MOVE]),
+}
+_PROBLEMS: Final = {
+    400: ("token-in-url", "a token never stands in an address"),
+    401: ("sign-in-needed", "sign in, or send a token: Authorization: Bearer scg_…"),
+    403: ("not-allowed", "a tester may not do this (incidents.act)"),
+    404: ("unknown", "there is no such thing, or it is not in your scope"),
+    409: ("late", "li was faster (accept): look at revision 4 and decide again"),
+    422: ("not-valid", "body.verb: String should match the pattern"),
+    429: ("too-often", "too many requests; wait 3 s"),
+    503: ("gateway-away", "the gateway does not answer; send it again"),
+}
+
+
+def answers(name: str, what: str) -> dict[int | str, dict[str, Any]]:
+    """The good answer of a route: a value of the document's component ``name``."""
+    content = {
+        "schema": {"$ref": f"#/components/schemas/{name}"},
+        "example": msgspec.to_builtins(_EXAMPLES[name]),
+    }
+    return {200: {"description": what, "content": {"application/json": content}}}
+
+
+def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The answers of a route that are no success."""
+    found: dict[int | str, dict[str, Any]] = {}
+    for status in statuses:
+        code, detail = _PROBLEMS[status]
+        example = {"type": "about:blank", "status": status, "code": code, "detail": detail}
+        content = {"schema": {"$ref": "#/components/schemas/Problem"}, "example": example}
+        found[status] = {"description": code, "content": {CONTENT_TYPE: content}}
+    return found
+
+
+def route_description(routers: Sequence[APIRouter]) -> APIRouter:
+    """The document of these routers' routes, at ``/api/v1/openapi.json``."""
+    router = APIRouter()
+    document = msgspec.json.encode(describe([route for one in routers for route in one.routes]))
+
+    @router.get("/api/v1/openapi.json", dependencies=[Depends(public("it tells what the API is, and nothing in it"))])
+    async def read_description() -> Response:
+        """The OpenAPI document."""
+        return Response(document, media_type="application/json")
+
+    return router
+
+
+def describe(routes: Sequence[BaseRoute]) -> dict[str, Any]:
+    """The document of these routes."""
+    document = get_openapi(
+        title="Smart Community Gateway", version="1", openapi_version="3.1.0", routes=routes, description=_ABOUT
+    )
+    _, schemas = msgspec.json.schema_components(
+        [IncidentPage, ChangePage, IncidentWithMoves], ref_template="#/components/schemas/{name}"
+    )
+    problem = {
+        "type": "object",
+        "required": ["type", "status", "code", "detail"],
+        "properties": {
+            "type": {"type": "string"},
+            "status": {"type": "integer"},
+            "code": {"type": "string", "description": "stable"},
+            "detail": {"type": "string", "description": "for people"},
+        },
+    }
+    components = document.setdefault("components", {})
+    known = {name: schema for name, schema in components.get("schemas", {}).items() if "ValidationError" not in name}
+    components["schemas"] = {**known, **schemas, "Problem": problem}
+    components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+    document["security"] = [{"token": []}]
+    return document
+
+
+_ABOUT: Final = (
+    "Times are milliseconds since 1970-01-01T00:00:00Z. A token is made on the page of one's account; it carries the "
+    "permissions that were chosen for it and never more than its account has, inside the account's scope. Errors are "
+    "problem+json (RFC 9457) with a stable `code`; 429 and 503 say by `Retry-After` when to ask again."
+)

@@ -1,0 +1,191 @@
+"""The API for incidents: listed by cursor, followed by position, acted on once, refused by code, and described."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import httpx
+import pytest
+
+from gateway.core.model import Role
+from gateway.runtime.access import Permission
+from gateway.runtime.accounts import Deed
+from tests.runtime.world import until
+from tests.web.control_room import ControlRoom, Listener
+from tests.web.house import CLI
+
+KEY = "a-key-of-a-program-0001"
+
+
+@pytest.fixture
+def program(room: ControlRoom) -> httpx.AsyncClient:
+    """The central platform's program, with a token for the whole district."""
+    return client_of(room, "platform", Role.PLATFORM)
+
+
+def client_of(room: ControlRoom, name: str, role: Role, grids: tuple[str, ...] = ("370215",)) -> httpx.AsyncClient:
+    account, _ = room.officers.add(CLI, name, "", password=None, must_change=False, has_password=False)
+    account = room.officers.grant(CLI, account.id, role, grids, (), "")
+    wanted = (Permission.INCIDENTS_SEE, Permission.INCIDENTS_ACT)
+    secret, _ = room.sign_in.issue_token(account, "a program", wanted, 30, Deed(0, name, "token.add", name))
+    client = httpx.AsyncClient(
+        base_url=f"{room.url}/api/v1", headers={"Authorization": f"Bearer {secret}"}, trust_env=False
+    )
+    room.clients.append(client)
+    return client
+
+
+def code_of(answer: httpx.Response) -> tuple[int, str]:
+    assert answer.headers["content-type"] == "application/problem+json"
+    return answer.status_code, answer.json()["code"]
+
+
+async def test_open_incidents_come_page_by_page_without_a_double(room: ControlRoom, program: httpx.AsyncClient) -> None:
+    for device in ("sos-1", "sos-2"):
+        for community in ("c001", "c002"):
+            await room.press(device, community)
+    seen: list[str] = []
+    cursor: str | None = ""
+    while cursor is not None:
+        page = (await program.get("/incidents", params={"limit": 3, "cursor": cursor})).json()
+        seen += [incident["id"] for incident in page["items"]]
+        cursor = page["next"]
+    town = (await program.get("/incidents", params={"community": "c002"})).json()["items"]
+
+    assert len(seen) == len(set(seen)) == 4
+    assert {incident["community"] for incident in town} == {"c002"}
+
+
+async def test_whoever_follows_by_position_has_everything_also_what_is_over(
+    room: ControlRoom, program: httpx.AsyncClient
+) -> None:
+    pressed, other = await room.press("sos-1"), await room.press("sos-2", "c002")
+    body = {"verb": "false_alarm", "reason": "误碰", "revision": pressed.revision}
+    await program.post(f"/incidents/{pressed.id}/acts", json=body, headers={"Idempotency-Key": KEY})
+    states: dict[str, str] = {}
+    position, is_complete = 0, False
+    while not is_complete:
+        page = (await program.get("/incidents/changes", params={"after": position, "limit": 1})).json()
+        states |= {incident["id"]: incident["state"] for incident in page["items"]}
+        position, is_complete = page["position"], page["is_complete"]
+
+    assert states == {pressed.id: "false_alarm", other.id: "reported"}
+    again = (await program.get("/incidents/changes", params={"after": position})).json()
+    assert again == {"items": [], "position": position, "is_complete": True}
+
+
+async def test_a_program_sees_the_scope_of_its_account(room: ControlRoom) -> None:
+    mine, other = await room.press(community="c001"), await room.press(community="c002")
+    town = client_of(room, "town", Role.PLATFORM, ("370215001",))
+
+    listed = (await town.get("/incidents")).json()["items"]
+    changed = (await town.get("/incidents/changes")).json()["items"]
+    assert [i["id"] for i in listed] == [i["id"] for i in changed] == [mine.id]
+    assert code_of(await town.get(f"/incidents/{other.id}")) == (404, "unknown")
+    refused = await town.post(f"/incidents/{other.id}/acts", json={"verb": "accept"}, headers={"Idempotency-Key": KEY})
+    assert code_of(refused) == (404, "unknown")
+
+
+async def test_one_incident_has_its_timeline_and_the_moves_that_are_open(
+    room: ControlRoom, program: httpx.AsyncClient
+) -> None:
+    pressed = await room.press()
+    found = (await program.get(f"/incidents/{pressed.id}")).json()
+
+    assert found["incident"]["timeline"][0]["what"] == "opened"
+    verbs = [move["verb"] for move in found["moves"]]
+    assert "accept" in verbs
+    assert "call_back" not in verbs  # a machine calls nobody back
+
+
+async def test_an_act_with_the_same_key_happens_once_and_is_answered_alike(
+    room: ControlRoom, program: httpx.AsyncClient
+) -> None:
+    pressed = await room.press()
+    path, headers = f"/incidents/{pressed.id}/acts", {"Idempotency-Key": KEY}
+    body = {"verb": "dispatch", "body": "fire-rescue", "reason": "有烟", "revision": pressed.revision}
+    first = await program.post(path, json=body, headers=headers)
+    again = await program.post(path, json=body, headers=headers)
+
+    assert (first.status_code, again.status_code) == (200, 200)
+    assert first.json() == again.json()
+    assert first.json()["incident"]["state"] == "dispatched"
+    lines = [line for line in again.json()["incident"]["timeline"] if line["who"] == "platform"]
+    assert len(lines) == 1
+
+
+async def test_who_is_late_or_wrong_is_told_by_code(room: ControlRoom, program: httpx.AsyncClient) -> None:
+    pressed = await room.press()
+    path = f"/incidents/{pressed.id}/acts"
+
+    async def send(body: Mapping[str, Any], key: str = KEY, **more: Any) -> httpx.Response:
+        return await program.post(path, json=body, headers={"Idempotency-Key": key}, **more)
+
+    assert (await send({"verb": "accept", "revision": pressed.revision})).status_code == 200
+    late = await send({"verb": "merge", "reason": "x", "into": "y", "revision": pressed.revision}, KEY + "2")
+    assert code_of(late) == (409, "late")
+    assert late.json()["by"] == "platform"
+    assert late.json()["state"] == "filed"
+    assert code_of(await send({"verb": "close", "reason": "x"}, KEY + "3")) == (409, "refused")
+    assert code_of(await send({"verb": "fly"}, KEY + "4")) == (422, "not-valid")
+    assert code_of(await send({"verb": "park", "until": "2026-12-01T00:00:00"}, KEY + "5")) == (422, "not-valid")
+    assert code_of(await send({"verb": "accept", "actor": "somebody"}, KEY + "6")) == (422, "not-valid")
+    assert code_of(await program.post(path, json={"verb": "accept"})) == (422, "not-valid")
+    assert code_of(await send({"verb": "accept"}, "short")) == (422, "not-valid")
+
+
+async def test_the_stream_tells_each_change_with_its_position(room: ControlRoom, program: httpx.AsyncClient) -> None:
+    await room.press("sos-1")
+    seen = room.board.position
+    async with program.stream("GET", "/incidents/stream", headers={"Last-Event-ID": str(seen)}) as answer:
+        stream = Listener(answer)
+        pressed = await room.press("sos-2")
+        _, incident = await stream.next("incident")
+        assert incident["id"] == pressed.id
+        assert stream.last > seen
+    await until(lambda: room.app.state.console.listening == 0)
+
+
+async def test_the_description_has_every_route_with_an_example_and_only_what_exists(
+    room: ControlRoom, program: httpx.AsyncClient
+) -> None:
+    document = (await program.get("/openapi.json")).json()
+    operations = [
+        (f"{method.upper()} {path}", operation)
+        for path, methods in document["paths"].items()
+        for method, operation in methods.items()
+    ]
+
+    assert {where for where, _ in operations} == {
+        "GET /api/v1/incidents",
+        "GET /api/v1/incidents/changes",
+        "GET /api/v1/incidents/stream",
+        "GET /api/v1/incidents/{id}",
+        "POST /api/v1/incidents/{id}/acts",
+    }
+    for where, operation in operations:
+        assert operation["description"], where
+        for status, answer in operation["responses"].items():
+            for kind, content in answer["content"].items():
+                assert kind == "text/event-stream" or content["example"], (where, status)
+    names = set(document["components"]["schemas"])
+    referred = set(re.findall(r"#/components/schemas/(\w+)", str(document)))
+    assert referred <= names
+
+
+async def test_metrics_are_numbers_that_prometheus_reads(room: ControlRoom) -> None:
+    await room.press()
+    visitor = room.visitor()
+    answer = await visitor.get("/metrics")
+
+    assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
+    sample = re.compile(r'[a-z_]+(\{[a-z]+="[^"]*"(,[a-z]+="[^"]*")*\})? -?[0-9.e+-]+')
+    lines = answer.text.splitlines()
+    assert all(line.startswith("#") or sample.fullmatch(line) for line in lines), lines
+    values = dict(line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
+    assert values["scg_ledger_up"] == values["scg_gateway_up"] == "1"
+    assert values['scg_open_incidents{sort="incident",level="critical"}'] == "1"
+    assert values["scg_changes_total"] == str(room.board.position)
+    assert "c001" not in answer.text
