@@ -348,7 +348,7 @@ class _Demo:
                 "报警到回执 alarm to receipt",
                 f"p50 {outcome.p50_ms} ms, p99 {outcome.p99_ms} ms (real time), {tally.resent} sent again",
             ),
-            ("整点办理 stages as the hour ends", self._stages),
+            ("整点办理 stages at the platform", self._stages),
             ("考核 appraisal of the hour", self._appraisal),
             ("平台回传 acts by callback", _tell(self._handlers.answers)),
             ("不可信值 values not believed", _tell(stats.get("rejected", {}))),

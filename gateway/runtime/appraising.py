@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import csv
 import io
-import re
 from collections.abc import Iterator
 from datetime import datetime
 from typing import Final
@@ -19,6 +18,7 @@ from gateway.core.catalog import Catalog
 from gateway.core.model import Incident
 from gateway.errors import GatewayError
 from gateway.runtime.appraisal import Appraisal, By, Figures, Names, Question, appraise
+from gateway.runtime.district_tables import guard
 from gateway.runtime.ports import Ledger
 
 PAGE: Final = 500
@@ -36,7 +36,6 @@ SHOWN_STEPS: Final = {
 """The steps that have columns of their own, in the loop's order."""
 
 _ZONE: Final = ZoneInfo("Asia/Shanghai")
-_FORMULA: Final = re.compile(r"'*[=+\-@\t\r＝＋－＠]")
 
 
 def appraise_ledger(ledger: Ledger, catalog: Catalog, question: Question, now: int) -> Appraisal:
@@ -197,11 +196,6 @@ def _cells(row: Figures) -> list[str | int]:
         _show_rate(row.steps_in_time_rate),
         *(cell for step in steps for cell in ((step.number, step.in_time) if step is not None else (0, 0))),
     ]
-
-
-def guard(text: str) -> str:
-    """A cell that no spreadsheet takes for a formula: one that begins like one gets an apostrophe before it."""
-    return f"'{text}" if _FORMULA.match(text) else text
 
 
 def _show_span(span: int | None, unit: int) -> str:
