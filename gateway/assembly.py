@@ -149,7 +149,7 @@ def import_district(
     ledger = open_migrated_ledger(settings)
     now = open_clock(settings)()
     catalogs = open_catalogs(ledger, catalog)
-    standing = read_standing(ledger, catalogs, catalog)
+    standing = read_standing(ledger, catalogs, catalog, now)
     with open_bar("checking", tables.size) as on_rows:
         seal = open_seal(settings, catalog)
         plan = check_tables(tables, standing, rules, seal, now, report, retire=retire, on_rows=on_rows)
@@ -167,6 +167,7 @@ def import_district(
     sources.update(source.id for state in standing.communities.values() for source in state.sources)
     missing = sorted(sources - set(ledger.credentials()))
     if credentials is not None and not dry_run:
+        _open_new(credentials)
         write_credentials(credentials, ledger.issue_credentials(missing, now))
         missing = []
     if not dry_run:
@@ -191,10 +192,20 @@ def export_district(settings: Settings, folder: Path, actor: str, *, geojson: bo
     """Writes the district as tables; the number of rows by file. Raises GatewayError."""
     catalog = read_catalog(settings.profiles, settings.rules)
     ledger = open_migrated_ledger(settings)
-    counts = write_district(folder, read_standing(ledger, open_catalogs(ledger, catalog), catalog), geojson=geojson)
+    standing = read_standing(ledger, open_catalogs(ledger, catalog), catalog, open_clock(settings)())
+    counts = write_district(folder, standing, geojson=geojson)
     _record(ledger, actor, "district.export", f"{counts[CONTACTS.file]} contacts")
     ledger.close()
     return counts
+
+
+def _open_new(path: Path) -> None:
+    """Before passwords are made that could be written nowhere. Raises GatewayError."""
+    try:
+        write_credentials(path, {})
+    except OSError as error:
+        what = f"cannot write it: {error.strerror}"
+        raise GatewayError("unwritable", what, str(path), "import again, with a file that can be written") from error
 
 
 def _record(ledger: SqlLedger, actor: str, what: str, detail: str) -> None:

@@ -16,6 +16,7 @@ from typing import Annotated
 import typer
 
 from gateway import assembly
+from gateway.errors import GatewayError
 from gateway.runtime.district_tables import Report
 from gateway.runtime.writer import collecting_by_hand
 from gateway.settings import read_settings
@@ -46,7 +47,7 @@ def import_tables(
     for line in found.lines():
         typer.echo(line)
     if report is not None:
-        found.write(report)
+        _write(found, report)
     summary: dict[str, object] = {**done.counts, "bad": len(found.bad), "notes": len(found.notes)}
     if done.without_password:
         summary["without_password"] = done.without_password
@@ -64,6 +65,15 @@ def export_tables(
     with collecting_by_hand():
         counts = assembly.export_district(read_settings(config), folder, _actor(), geojson=geojson)
     typer.echo(json.dumps(counts))
+
+
+def _write(found: Report, path: Path) -> None:
+    try:
+        found.write(path)
+    except OSError as error:
+        raise GatewayError(
+            "unwritable", f"cannot write it: {error.strerror}", str(path), "give another file"
+        ) from error
 
 
 def _actor() -> str:

@@ -152,17 +152,18 @@ class SqlLedger:
             [(name, seq, at, version, catalog, state)] = rows
             return Checkpoint(name, seq, at, version, catalog, zlib.decompress(state))
 
-    def read_journal(self, community: str, after: int, until: int | None = None) -> Iterator[JournalRow]:
+    def read_journal(
+        self, community: str, after: int, until: int | None = None, kinds: Sequence[str] = ()
+    ) -> Iterator[JournalRow]:
         """Stops at the first row that is later than ``until``: what is fed again has no holes."""
+        wanted = f"AND kind IN ({', '.join('?' * len(kinds))}) " if kinds else ""
+        sql = (
+            "SELECT seq, at, kind, catalog, body, source, lane, digest FROM journal "  # noqa: S608 - our own words
+            f"WHERE community = ? AND seq > ? {wanted}ORDER BY seq LIMIT ?"
+        )
         while True:
             with self.database.reading() as session:
-                rows = session.select(
-                    "SELECT seq, at, kind, catalog, body, source, lane, digest FROM journal "
-                    "WHERE community = ? AND seq > ? ORDER BY seq LIMIT ?",
-                    community,
-                    after,
-                    PAGE,
-                )
+                rows = session.select(sql, community, after, *kinds, PAGE)
             for row in rows:
                 if until is not None and row[1] > until:
                     return

@@ -44,7 +44,7 @@ from gateway.runtime.district_rows import (
     read_responsible,
     read_source,
 )
-from gateway.runtime.district_tables import BadRow, Report, Row, Table, read_table
+from gateway.runtime.district_tables import BadRow, Report, Row, Table, is_report, read_table
 from gateway.runtime.geojson import read_points
 from gateway.runtime.plates import PlateSeal
 from gateway.runtime.ports import Contact
@@ -104,8 +104,8 @@ def read_tables(folder: Path, report: Report) -> Tables:
     known = [*(form.file for form in FORMS), POINTS]
     if not rows:
         raise GatewayError("no-tables", "there is no table in it", str(folder), f"write {', '.join(known)}")
-    for name in sorted(files):
-        if name not in known and name.lower().endswith((".csv", ".geojson", ".xls", ".xlsx", ".json")):
+    for name, path in sorted(files.items()):
+        if name not in known and name.lower().endswith((".csv", ".geojson", ".xls", ".xlsx")) and not is_report(path):
             mend = suggest(name.rpartition(".")[0], [one.rpartition(".")[0] for one in known])
             report.bad.append(BadRow(name, 0, 0, "unknown-file", "nobody reads this file", mend))
     return Tables(rows, broken)
@@ -252,7 +252,7 @@ class _Check:
         for id, one in list(found.items()):
             community = self._check_home(PLACES, one.row, id)
             self._check_grid_of(one.row, one.value, community)
-            self._check_attributes(one.row, one.value.attributes)
+            self._check_attributes(one.row, one.value.attributes, None)
             if self._is_kept(PLACES, found, id):
                 grouped.setdefault(community, {})[id] = one
                 self._homes[PLACES.file].setdefault(id, set()).add(community)
@@ -607,10 +607,15 @@ class _Check:
             what = f"grid {place.grid} does not lie below {above[0]}, the grid of {community}"
             row.fault("grid", "other-grid", what, f"correct it, or the grid of {community}")
 
-    def _check_attributes(self, row: Row, attributes: Mapping[str, Scalar], devices: Collection[str] = ()) -> None:
+    def _check_attributes(self, row: Row, attributes: Mapping[str, Scalar], devices: Collection[str] | None) -> None:
+        """``devices`` are those that a device may hang on; None for a place, which hangs on none."""
         for name, value in attributes.items():
+            if name in UPSTREAM and devices is None:
+                what = f"{name} is what a device hangs on, and this is a {PLACES.noun}"
+                row.fault("attributes", "wrong-attribute", what, f"write it in {DEVICES.file}")
+                continue
             if name in UPSTREAM:
-                self._look_for(row, "attributes", DEVICES, str(value), devices)
+                self._look_for(row, "attributes", DEVICES, str(value), devices or ())
                 continue
             wanted = refuse(name, value, self._uses)
             if wanted is not None:

@@ -90,6 +90,13 @@ class Report:
         write_table(path, HEAD, rows)
 
 
+def is_report(path: Path) -> bool:
+    """Whether the file is a report of an earlier import."""
+    head = ",".join(HEAD).encode()
+    with path.open("rb") as file:
+        return file.read(len(head) + 8).removeprefix(MARK.encode()).startswith(head)
+
+
 def _shorten(rows: Iterable[BadRow], most: int) -> Iterator[str]:
     shown: dict[tuple[str, str], int] = {}
     for row in rows:

@@ -225,8 +225,10 @@ class Ledger(Protocol):
     def load_checkpoint(self, community: str, before: int | None = None) -> Checkpoint | None:
         """The newest checkpoint (``before``: the newest not younger than that time)."""
 
-    def read_journal(self, community: str, after: int, until: int | None = None) -> Iterator[JournalRow]:
-        """Rows with seq > ``after`` (and at ≤ ``until``) in order."""
+    def read_journal(
+        self, community: str, after: int, until: int | None = None, kinds: Sequence[str] = ()
+    ) -> Iterator[JournalRow]:
+        """Rows with seq > ``after`` (and at ≤ ``until``) in order; with ``kinds``, only those of these."""
 
     def find_event(self, event_id: str) -> tuple[str, int] | None:
         """(community, digest) of the journal row with this event id."""

@@ -138,7 +138,7 @@ def register(
     """Takes the file in, each community as one change, whole or not at all. Raises GatewayError when a gateway runs on
     this ledger (its writers would lose their fences) or when a community is refused."""
     refuse_running(ledger, real_now)
-    changes = find_changes(district.plan(seal), read_standing(ledger, catalogs, catalog), actor)
+    changes = find_changes(district.plan(seal), read_standing(ledger, catalogs, catalog, now), actor)
     refused = write_changes(ledger, changes, catalog, catalogs, now, on_part)
     for id, why in refused.items():
         raise GatewayError("refused", why, f"community {id}", "mend the district file")

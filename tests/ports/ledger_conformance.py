@@ -260,6 +260,13 @@ class LedgerConformance:
         assert [row.seq for row in ledger.read_journal("c001", 1, NOW + 30)] == [2, 3, 4]
         assert [row.seq for row in ledger.read_journal("c001", 0, NOW - 1)] == []
 
+    def test_the_journal_is_read_by_kind(self, ledger: SqlLedger, hand: Hand) -> None:
+        kinds = {1: "registry", 2: "delivery", 3: "list", 4: "tick", 5: "registry"}
+        hand.commit(*(build_entry(seq, kind=kind) for seq, kind in kinds.items()))
+
+        assert [row.seq for row in ledger.read_journal("c001", 0, kinds=("registry", "list"))] == [1, 3, 5]
+        assert [row.seq for row in ledger.read_journal("c001", 1, kinds=("registry",))] == [5]
+
     def test_an_event_is_found_by_its_id(self, ledger: SqlLedger, hand: Hand) -> None:
         hand.commit(build_entry(1), build_entry(2, event_id="page-1", digest=77))
 

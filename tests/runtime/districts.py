@@ -118,7 +118,7 @@ class Office:
         self._catalogs = open_catalogs(self.ledger, real_catalog())
 
     def standing(self) -> Standing:
-        return read_standing(self.ledger, self._catalogs, real_catalog())
+        return read_standing(self.ledger, self._catalogs, real_catalog(), START)
 
     def take(self, folder: Path, *, retire: bool = False) -> Imported:
         """Imports a folder."""

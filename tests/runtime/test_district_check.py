@@ -103,6 +103,7 @@ ROWS = [
     (PLACES, "c001,c001-x,public,门,c001,,,,,floors", "bad-attributes", 10, "name=value"),
     (PLACES, "c001,c001-x,public,门,c001,,,,,noise_class=9", "wrong-attribute", 10, "0, 1, 2, 3, 4"),
     (PLACES, "c001,c001-x,public,门,c001,,,,,away='no'", "wrong-attribute", 10, "true or false"),
+    (PLACES, "c001,c001-x,public,门,c001,,,,,panel=agent-001", "wrong-attribute", 10, "devices.csv"),
     (SOURCES, "c001,agent-003,c001-y,", "unknown-place", 3, "c001-y"),
     (SOURCES, "c001,agent-003,c002-gate,", "other-community", 3, "c002"),
     (SOURCES, "c001,agent-003,c001-gate,agent-003", "unknown-device", 4, "devices.csv"),
@@ -219,6 +220,13 @@ def test_a_file_that_nobody_reads_is_told(tmp_path: Path, name: str, words: str)
     [bad] = done.report.bad
     assert (bad.file, bad.code) == (name, "unknown-file")
     assert words in bad.mend
+
+
+def test_a_report_may_lie_beside_the_tables(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path)
+    look(folder).report.write(folder / "report.csv")
+
+    assert look(folder).report.bad == []
 
 
 def test_chinese_is_read_as_spreadsheets_write_it(tmp_path: Path) -> None:

@@ -117,6 +117,22 @@ def test_sources_get_their_passwords_once(desk: Desk, tmp_path: Path) -> None:
     assert json.loads((tmp_path / "more.json").read_text()) == {}
 
 
+def test_no_password_is_made_that_cannot_be_written(desk: Desk, tmp_path: Path) -> None:
+    folder = str(write_folder(tmp_path / "in"))
+
+    done = desk.run("import", folder, "--credentials", str(tmp_path / "nowhere" / "secrets.json"))
+
+    assert isinstance(done.exception, GatewayError)
+    assert desk.summary(folder)["without_password"] == 2
+
+
+def test_a_report_that_cannot_be_written_is_told(desk: Desk, tmp_path: Path) -> None:
+    done = desk.run("import", str(write_folder(tmp_path / "in")), "--report", str(tmp_path / "nowhere" / "report.csv"))
+
+    assert isinstance(done.exception, GatewayError)
+    assert "cannot write it" in str(done.exception)
+
+
 def test_an_export_is_imported_as_it_was(desk: Desk, tmp_path: Path) -> None:
     desk.summary(str(write_folder(tmp_path / "in")))
 

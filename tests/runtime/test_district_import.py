@@ -12,13 +12,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from gateway.adapters.ledger import open_ledger
+from gateway.adapters.ledger import SqlLedger, open_ledger
+from gateway.assembly import open_catalogs
 from gateway.core.model import (
     Community,
     Device,
     DeviceState,
     Grid,
     GridLevel,
+    ListChange,
     Place,
     PlaceKind,
     RegistryChange,
@@ -30,13 +32,15 @@ from gateway.core.state import CommunityState
 from gateway.errors import GatewayError
 from gateway.runtime.district_export import write_district
 from gateway.runtime.district_rows import FORMS, POINTS
+from gateway.runtime.journal import Stored
 from gateway.runtime.ports import Contact, Duty
 from gateway.runtime.registrar import DistrictFile, find_changes, read_district, write_changes
-from gateway.runtime.standing import Standing
-from gateway.runtime.writer import without_collector
+from gateway.runtime.standing import Standing, read_standing
+from gateway.runtime.writer import load_engine, without_collector
 from simulators.district import encode, generate
 from simulators.tables import write_tables
 from tests.core.worlds import START, real_catalog
+from tests.runtime.conftest import MakeWorld
 from tests.runtime.districts import SEAL, TABLES, Office, write_folder
 
 GRIDS, COMMUNITIES, PLACES, SOURCES, DEVICES, RESPONSIBLE, CONTACTS, LISTS = (form.file for form in FORMS)
@@ -192,6 +196,35 @@ def test_what_was_interrupted_is_finished_by_the_next_import(tmp_path: Path) -> 
 
     assert (done.report.bad, done.refused) == ([], {})
     assert len(office.standing().communities["c001"].devices) == 3
+
+
+async def test_what_stands_is_what_the_running_engine_knows(make_world: MakeWorld) -> None:
+    """Read from the checkpoint and the changes after it, refused ones among them."""
+    world = make_world(2)
+    pipeline = await world.start()
+    pool, lamp = Place("pool", PlaceKind.PUBLIC, "泳池", "c001"), Device("lamp-1", "nb-smoke", "agent-1", "pool")
+    homeless = replace(lamp, id="lamp-2", place="nowhere")
+    changes: list[Stored] = [
+        RegistryChange("test", places=(pool,), devices=(lamp,), retired=("smoke-3",)),
+        RegistryChange("test", devices=(homeless,)),
+        RegistryChange("test", grids=(Grid("370215", GridLevel.DISTRICT, "即墨区"),), responsible=()),
+        ListChange("test", "wanted", ("a", "b")),
+    ]
+    for number, change in enumerate(changes):
+        await pipeline.submit("c001", change, f"change-{number}")
+    await world.stop()
+    with SqlLedger(world.url).database.writing() as session:
+        session.run("DELETE FROM checkpoint WHERE seq > 1")
+
+    catalogs = open_catalogs(world.ledger, world.catalog)
+    standing = read_standing(world.ledger, catalogs, world.catalog, world.clock())
+
+    for community in world.ledger.communities():
+        known = load_engine(world.ledger, community, catalogs, world.catalog).engine.snapshot()
+        found = standing.communities[community.id]
+        for name in ("community", "places", "sources", "devices", "lists", "grids", "responsible"):
+            assert getattr(found, name) == getattr(known, name), name
+    assert "lamp-1" in {device.id for device in standing.communities["c001"].devices}
 
 
 # --- what is gone ----------------------------------------------------------------------------------------------------

@@ -292,6 +292,18 @@ def test_the_file_holds_the_district_and_not_what_is_hidden(tmp_path: Path) -> N
     assert read == _Import(made.grids, made.communities, made.lists)
 
 
+def test_tables_hold_it_too(tmp_path: Path) -> None:
+    out = tmp_path / "tables"
+
+    result = CliRunner().invoke(app, ["district", "--seed", "5", "--communities", "12", "--write", str(out)])
+
+    assert result.exit_code == 0
+    sizes = {path.name: len(path.read_text("utf-8-sig").splitlines()) - 1 for path in out.iterdir()}
+    made = generate(5, communities=12)
+    assert (sizes["grids.csv"], sizes["devices.csv"]) == (len(made.grids), made.device_count)
+    assert CliRunner().invoke(app, ["district"]).exit_code == 2
+
+
 def test_the_command_line_refuses_what_cannot_be(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["district", "--communities", "5000", "--out", str(tmp_path / "d.json")])
 
