@@ -10,6 +10,8 @@ from collections.abc import Callable, Coroutine, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, TypeVar
 
+from msgspec import Struct
+
 from edge.config import AgentConfig
 from edge.directory import Directory
 from edge.judgement import Judgement, select_offline
@@ -35,6 +37,17 @@ PERFORM_S: Final = 10.0
 """A driver has so long to do what it was asked."""
 
 TICK_S: Final = 0.25
+DOUBT_S: Final = 60.0
+"""For so long a link that is lost may not have been noticed: what our own judgement asks for meanwhile is kept."""
+
+
+class _Kept(Struct, frozen=True):
+    """A command that our own judgement gave while the gateway seemed to hear. ``alarm`` is the spool and the number of
+    the alarm that it follows from at once; none when it comes from time passing."""
+
+    command: Command
+    alarm: tuple[str, int] | None
+    at: float
 
 
 class BusDesk:
@@ -81,6 +94,7 @@ class Agent:
         self._drivers = drivers
         self._judgement = Judgement(select_offline(catalog), config.community, config.source)
         self._judgement.renew(self.directory.config, self.clock())
+        self._kept: list[_Kept] = []
         self._sick: dict[str, str] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._link = Link(
@@ -88,7 +102,7 @@ class Agent:
             self._keeper,
             self.clock,
             self._describe,
-            self._light_recorded,
+            self._take_receipt,
             self._take_command,
             self._take_config,
             self._hearing_changed,
@@ -190,15 +204,21 @@ class Agent:
             (),
             seq,
         )
-        self._act_on(self._judgement.take(message, self.clock()))
+        self._act_on(self._judgement.take(message, self.clock()), (spool, seq))
 
     async def _judge_forever(self) -> None:
         while True:
             await asyncio.sleep(TICK_S)
             self._act_on(self._judgement.tick(self.clock()))
 
-    def _act_on(self, commands: list[Command]) -> None:
+    def _act_on(self, commands: list[Command], alarm: tuple[str, int] | None = None) -> None:
+        """Gives the commands, if nobody hears. As long as somebody seems to, they are the gateway's to give; but they
+        are kept, because a link that is lost is noticed late. What is done under an id of the gateway's own is done
+        once, whoever comes first."""
+        now = time.monotonic()
         if self._link.is_hearing:
+            self._kept = [kept for kept in self._kept if now - kept.at < DOUBT_S]
+            self._kept += [_Kept(command, alarm, now) for command in commands]
             return
         for command in commands:
             log.warning("nobody hears: %s %s by ourselves", command.device, command.name)
@@ -208,6 +228,16 @@ class Agent:
         log.info("the gateway %s", "hears" if is_hearing else "does not hear")
         if is_hearing:
             self._judgement.renew(self.directory.config, self.clock())
+            return
+        now = time.monotonic()
+        kept, self._kept = self._kept, []
+        self._act_on([one.command for one in kept if now - one.at < DOUBT_S])
+
+    async def _take_receipt(self, settled: tuple[Stored, ...]) -> None:
+        """Alarms are the gateway's from here on: it judges them, and their buttons show that they are recorded."""
+        alarms = {(stored.spool, stored.seq) for stored in settled if stored.lane is Lane.ALARM}
+        self._kept = [kept for kept in self._kept if kept.alarm not in alarms]
+        self._light_recorded(settled)
 
     # --- commands ----------------------------------------------------------------------------------------------------
 
@@ -281,7 +311,7 @@ class Agent:
 
     # --- lamps -------------------------------------------------------------------------------------------------------
 
-    async def _light_recorded(self, settled: tuple[Stored, ...]) -> None:
+    def _light_recorded(self, settled: tuple[Stored, ...]) -> None:
         """The receipt lights the first lamp at the buttons that were pressed."""
         for stored in settled:
             if stored.lane is not Lane.ALARM:

@@ -13,12 +13,20 @@ from msgspec.structs import replace
 from edge.agent import Agent
 from edge.config import AgentConfig, ClockSection, LinkSection, SpoolSection
 from edge.ports import Carried, Desk, Lamp, Order, Outcome, Report
+from gateway.core.model import Device
 from gateway.wire import Lane, Measurement, Signal
 from tests.acceptance.stage import Stage
 from tests.core.worlds import COMMUNITY, DEVICES, ROOT
 
-BUS_DEVICES = tuple(replace(device, address=f"wall/{device.id}") for device in DEVICES)
-"""The small community's devices, all on one bus."""
+BUS_DEVICES = tuple(
+    replace(device, address=f"wall/{device.id}")
+    for device in (
+        *DEVICES,
+        Device("gas-1", "household-gas", "agent-1", "b1-u1-101"),
+        Device("mcp-1", "manual-call-point", "agent-1", "b1"),
+    )
+)
+"""The small community's devices, and two more that are grave, all on one bus."""
 
 
 class Wall:

@@ -10,8 +10,9 @@ from pathlib import Path
 import paho.mqtt.publish as publish
 import pytest
 
+from edge import link
 from edge.ports import Lamp, Outcome
-from gateway.wire import CommandMessage, encode_command, topic_of
+from gateway.wire import CommandMessage, Lane, encode_command, topic_of
 from tests.acceptance.stage import Stage, events_of
 from tests.conftest import StartMosquitto
 from tests.edge.agents import BUS_DEVICES, AgentHouse, until
@@ -153,6 +154,68 @@ async def test_a_fire_is_answered_while_nobody_hears_and_is_one_incident_after(
     [fire] = [incident for incident in stage.incidents() if incident.cause == "fire"]
     [answered] = [line for line in fire.timeline if line.what == "answered"]
     assert "by the agent itself" in answered.why
+
+
+def told_for(stage: Stage, cause: str) -> int:
+    """How many answers of the agent's own stand in the timelines of a cause."""
+    lines = [line for incident in stage.incidents() if incident.cause == cause for line in incident.timeline]
+    return sum(line.what == "answered" and "by the agent itself" in line.why for line in lines)
+
+
+@pytest.mark.parametrize("is_known", [False, True], ids=["before the loss is noticed", "after"])
+async def test_alarms_in_a_dead_line_are_answered_by_the_agent_itself(
+    stage: Stage, make_house: MakeHouse, monkeypatch: pytest.MonkeyPatch, is_known: bool
+) -> None:
+    monkeypatch.setattr(link, "DEAF_AFTER_S", 1.5)
+    monkeypatch.setitem(link.RESEND_S, Lane.ALARM, 0.3)
+    stage.move_clock(speed=10)
+    stage.start()
+    async with TcpLine(stage.broker.port) as line:
+        house = make_house()
+        section = house.config.link.model_copy(update={"url": line.url})
+        house.config = house.config.model_copy(update={"link": section})
+        wall = await house.start()
+        await house.wait_linked()
+        await wall.read("gas-1", "gas", 0.0)
+        await house.wait_settled()
+
+        def orders() -> list[tuple[str, str]]:
+            return sorted((order.device.id, order.name) for order in wall.orders)
+
+        line.hold()
+        if is_known:
+            await wall.press("sos-2")
+            await until(lambda: not house.is_hearing)
+        # A call point is a fire at once; of gas the rule wants five seconds, so that time brings the command.
+        await wall.read("gas-1", "gas", 60.0)
+        await wall.press("mcp-1")
+        assert house.is_hearing is not is_known
+        await until(lambda: len(wall.orders) == 3)
+        assert orders() == [("gas-1", "close_valve"), ("speaker-1", "broadcast"), ("speaker-1", "broadcast")]
+        # The gateway comes to the same incidents, and nothing is done again.
+        await line.cut()
+        await line.mend()
+        await house.wait_linked()
+        await house.wait_settled()
+        await until(lambda: (told_for(stage, "gas-leak"), told_for(stage, "fire")) == (2, 1))
+        assert sorted(i.cause for i in stage.incidents() if i.cause in ("fire", "gas-leak")) == ["fire", "gas-leak"]
+        assert len(wall.orders) == 3
+
+
+async def test_what_the_gateway_has_receipted_is_its_own_to_answer(stage: Stage, make_house: MakeHouse) -> None:
+    stage.start()
+    house = make_house()
+    wall = await house.start()
+    await house.wait_linked()
+    await wall.press("mcp-1")
+    await house.wait_settled()
+    await until(lambda: wall.orders)
+    await asyncio.to_thread(stage.kill)
+    await until(lambda: not house.is_hearing)
+    assert house.agent is not None
+    assert house.agent._kept == []
+    assert [(order.device.id, order.name) for order in wall.orders] == [("speaker-1", "broadcast")]
+    assert told_for(stage, "fire") == 0
 
 
 async def test_an_agent_that_is_gone_is_one_notice_with_its_devices_under_it(
