@@ -35,10 +35,14 @@ class Findings(Struct, frozen=True):
 
 
 def judge(
-    presses: Sequence[Press], smokes: Sequence[Smoke], ledger: Sequence[Mapping[str, Any]], store: Path
+    presses: Sequence[Press],
+    smokes: Sequence[Smoke],
+    ledger: Sequence[Mapping[str, Any]],
+    store: Path,
+    waiting: int = 0,
 ) -> Findings:
     """``ledger`` are the gateway's incidents and notices as `gateway incidents` prints them, ``store`` is the
-    platform's file."""
+    platform's file; ``waiting`` messages still lie in spools, and should not any more."""
     opened = Store(store)
     try:
         platform = [entry["incident"] for entry in opened.incidents()]
@@ -49,6 +53,7 @@ def judge(
     lost: set[str] = set()
     doubled: set[str] = set()
     devices = {press.event: press.device for press in presses}
+    may_be = _count_possible(presses)
     for where, found in (("the ledger", incidents), ("the platform", platform)):
         lines = [(line["event"], one, line) for one in found for line in one["timeline"] if line.get("event")]
         times = Counter(event for event, _, _ in lines)
@@ -65,6 +70,16 @@ def judge(
                 lost.add(event)
                 other = f"{line.get('device')} ({one['number']})"
                 faults.append(f"press {event} of {devices[event]} stands in {where} as one of {other}")
+        for device, told in _group_by_device(lines, may_be).items():
+            if len(told) > may_be[device]:
+                doubled.add(device)
+                most = f"{device} can have been pressed {may_be[device]} times"
+                faults.append(f"{most}, and {len(told)} presses of it stand in {where}")
+        for source, spools in _group_by_source(lines).items():
+            # None of the faults makes a spool take a new id: what is told anew under one is told twice.
+            if len(spools) > 1:
+                doubled.add(source)
+                faults.append(f"{source} speaks in {where} from {len(spools)} spools: {', '.join(sorted(spools))}")
         fires = Counter(
             device for one in found if one["cause"] == "fire" for device in one.get("devices", ()) or ("nobody",)
         )
@@ -77,6 +92,8 @@ def judge(
                 doubled.add(device)
                 faults.append(f"the smoke of {device} is {count} incidents in {where}")
     faults += _compare(incidents, platform, doubled, lost)
+    if waiting:
+        faults.append(f"{waiting} messages still lie in spools")
     return Findings(
         len(presses),
         len(smokes),
@@ -86,6 +103,46 @@ def judge(
         max_lateness(presses, store),
         tuple(faults),
     )
+
+
+_Line = tuple[str, Mapping[str, Any], Mapping[str, Any]]
+"""An event's id, the incident, and the line of its timeline."""
+
+
+def _count_possible(presses: Sequence[Press]) -> dict[str, int]:
+    """How many presses of a device there may be: those that were acknowledged, and one for each time that it was heard
+    or may have been, and got no answer. Those within a second are one."""
+    acknowledged: dict[str, set[str]] = {}
+    unanswered: Counter[str] = Counter()
+    for press in presses:
+        acknowledged.setdefault(press.device, set()).add(press.event)
+        unanswered[press.device] += press.heard - 1
+    return {device: len(events) + unanswered[device] for device, events in acknowledged.items()}
+
+
+def _group_by_device(lines: Sequence[_Line], devices: Iterable[str]) -> dict[str, set[str]]:
+    """The events of each of the devices, as their sources numbered them."""
+    found: dict[str, set[str]] = {device: set() for device in devices}
+    for event, _, line in lines:
+        device = line.get("device", "")
+        if device in found and _is_numbered(event):
+            found[device].add(event)
+    return found
+
+
+def _group_by_source(lines: Sequence[_Line]) -> dict[str, set[str]]:
+    """The spools that each source's events name."""
+    found: dict[str, set[str]] = {}
+    for event, _, _ in lines:
+        if _is_numbered(event):
+            source, spool, *_ = event.split("/")
+            found.setdefault(source, set()).add(spool)
+    return found
+
+
+def _is_numbered(event: str) -> bool:
+    """Whether it is ``source/spool/lane/seq/index``."""
+    return event.count("/") == 4
 
 
 def _compare(

@@ -14,19 +14,23 @@ from simulators.chaos.world import Quarter
 
 ANSWER_S: Final = 3.0
 AGAIN_S: Final = (0.2, 0.8)
+REFUSED: Final = frozenset({401, 404, 408, 413, 422, 503})
+"""Answers of an agent that has taken nothing."""
+
 PAUSE_S: Final = (0.15, 1.2)
 """Between two presses of one community, least and most."""
 
 
 class Press(Struct, frozen=True):
-    """A press that was acknowledged. Times are real, in seconds since 1970; ``tries`` is how often it was said."""
+    """A press that was acknowledged. Times are real, in seconds since 1970; ``heard`` is how often it was said and may
+    have been heard: not counting what nobody took, or what was refused."""
 
     event: str
     community: str
     device: str
     pressed_at: float
     acknowledged_at: float
-    tries: int
+    heard: int
 
 
 class Smoke(Struct, frozen=True):
@@ -73,9 +77,9 @@ class Presser:
         self._is_over.set()
 
     async def _press(self, client: httpx.AsyncClient, device: str) -> None:
-        pressed_at, answer, tries = await self._insist(client, device, {"event": "pressed"})
+        pressed_at, answer, heard = await self._insist(client, device, {"event": "pressed"})
         [event] = answer["events"]
-        self.presses.append(Press(event, self._quarter.id, device, pressed_at, time.time(), tries))
+        self.presses.append(Press(event, self._quarter.id, device, pressed_at, time.time(), heard))
 
     async def _smell(self, client: httpx.AsyncClient, device: str) -> None:
         await self._insist(client, device, {"smoke": True})
@@ -84,16 +88,18 @@ class Presser:
     async def _insist(
         self, client: httpx.AsyncClient, device: str, body: dict[str, object]
     ) -> tuple[float, dict[str, list[str]], int]:
-        """When it was first said, the answer, and how often it was said until then."""
-        began, tries = time.time(), 0
+        """When it was first said, the answer, and how often it may have been heard until then."""
+        began, heard = time.time(), 0
         self.is_waiting = True
         while True:
-            tries += 1
             try:
                 answer = await client.post(f"/{device}", json=body)
                 if answer.status_code == 202:
                     self.is_waiting = False
-                    return began, answer.json(), tries
-            except (httpx.HTTPError, ValueError):
+                    return began, answer.json(), heard + 1
+                heard += answer.status_code not in REFUSED
+            except (httpx.ConnectError, httpx.ConnectTimeout):
                 pass
+            except (httpx.HTTPError, ValueError):
+                heard += 1
             await asyncio.sleep(self._chance.uniform(*AGAIN_S))

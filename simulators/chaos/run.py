@@ -123,20 +123,21 @@ async def _heal(stage: Stage, injector: Injector, progress: Progress, task: Task
     until = time.monotonic() + HEAL_S
     while True:
         progress.update(task, completed=injector.struck.total(), kind="healing")
-        findings = _judge(stage, await stage.list_cases())
-        if findings.is_good and await stage.count_waiting() == 0:
+        cases, waiting = await stage.list_cases(), await stage.count_waiting()
+        findings = _judge(stage, cases)
+        if findings.is_good and waiting == 0:
             # What comes twice may come late.
             await asyncio.sleep(3)
             return _judge(stage, await stage.list_cases())
         if time.monotonic() > until:
-            return findings
+            return _judge(stage, cases, waiting)
         await asyncio.sleep(1.5)
 
 
-def _judge(stage: Stage, cases: list[dict[str, object]]) -> Findings:
+def _judge(stage: Stage, cases: list[dict[str, object]], waiting: int = 0) -> Findings:
     presses = [press for presser in stage.pressers for press in presser.presses]
     smokes = [smoke for presser in stage.pressers for smoke in presser.smokes]
-    return judge(presses, smokes, cases, stage.store)
+    return judge(presses, smokes, cases, stage.store, waiting)
 
 
 def _report(console: Console, stage: Stage, injector: Injector, findings: Findings, took_s: float) -> None:

@@ -4,6 +4,7 @@ and a short run of it loses nothing."""
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import json
 import os
@@ -25,7 +26,7 @@ import pytest
 from simulators.chaos.disk import Disk, NoCompiler, compile_library
 from simulators.chaos.faults import AGENT_POINTS, GATEWAY_POINTS, KINDS, NEED_DISKS, draw_plan
 from simulators.chaos.oracle import Findings, judge
-from simulators.chaos.presser import Press, Smoke
+from simulators.chaos.presser import Press, Presser, Smoke
 from simulators.chaos.programs import free_port
 from simulators.chaos.proxy import Mode, Proxy
 from simulators.chaos.world import build_quarter, write_district
@@ -364,13 +365,25 @@ ONE, TWO = ("a/s/alarm/1/0", "sos-1"), ("a/s/alarm/2/0", "sos-2")
 FIRE = ("a/s/alarm/3/0", "smoke-1")
 
 
-def judge_these(folder: Path, ledger: list[dict[str, Any]], platform: list[dict[str, Any]]) -> Findings:
+def judge_these(
+    folder: Path,
+    ledger: list[dict[str, Any]],
+    platform: list[dict[str, Any]],
+    *,
+    heard: int = 1,
+    presses: list[Press] | None = None,
+    smokes: list[Smoke] | None = None,
+    waiting: int = 0,
+) -> Findings:
     store = Store(folder / "platform.db")
     for one in platform:
         store.record(Received(f"{one['id']}/{one['revision']}", one["id"], one["revision"], "c001", one), 5_000)
     store.close()
-    presses = [Press(event, "c001", device, 1.0, 2.0, 1) for event, device in (ONE, TWO)]
-    return judge(presses, [Smoke("c001", "smoke-1", 2.0)], ledger, folder / "platform.db")
+    if presses is None:
+        presses = [Press(event, "c001", device, 1.0, 2.0, heard) for event, device in (ONE, TWO)]
+    if smokes is None:
+        smokes = [Smoke("c001", "smoke-1", 2.0)]
+    return judge(presses, smokes, ledger, folder / "platform.db", waiting)
 
 
 GOOD = [case("i1", ONE), case("i2", TWO), case("i3", FIRE, cause="fire")]
@@ -416,6 +429,64 @@ def test_whatever_is_lost_doubled_or_elsewhere_is_seen(
     assert (found.lost, found.doubled) == (lost, doubled)
     assert not found.is_good
     assert any(words in fault for fault in found.faults), found.faults
+
+
+def test_a_press_that_is_told_again_under_another_number_is_seen(tmp_path: Path) -> None:
+    again = [*GOOD, case("i4", ("a/s/alarm/9/0", "sos-1"))]
+    found = judge_these(tmp_path, again, again)
+    assert (found.lost, found.doubled) == (0, 1)
+    assert "sos-1 can have been pressed 1 times, and 2 presses of it stand in the ledger" in found.faults
+    # It was said twice, and the first time nobody answered: then both may have been taken.
+    assert judge_these(tmp_path, again, again, heard=2).is_good
+
+
+def test_two_presses_within_a_second_are_one_and_leave_room_for_no_other(tmp_path: Path) -> None:
+    presses = [Press(ONE[0], "c001", "sos-1", at, at + 1, 1) for at in (1.0, 1.5)]
+    cases = [case("i1", ONE)]
+    assert judge_these(tmp_path, cases, cases, presses=presses, smokes=[]).is_good
+    cases = [case("i1", ONE, ("a/s/alarm/9/0", "sos-1"), revision=2)]
+    assert judge_these(tmp_path, cases, cases, presses=presses, smokes=[]).doubled == 1
+
+
+def test_a_source_that_took_a_new_spool_is_seen(tmp_path: Path) -> None:
+    renewed = [GOOD[0], case("i2", TWO, ("a/t/alarm/1/0", "smoke-9")), GOOD[2]]
+    found = judge_these(tmp_path, renewed, renewed)
+    assert (found.lost, found.doubled) == (0, 1)
+    assert "a speaks in the platform from 2 spools: s, t" in found.faults
+
+
+async def test_what_was_refused_or_met_nobody_was_not_heard(tmp_path: Path) -> None:
+    """The answers of an agent, one after the other: none at all, one that breaks off, a refusal, and at last 202."""
+    answers = [b"", b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n"]
+    body = b'{"events": ["a/s/alarm/1/0"]}'
+    answers.append(b"HTTP/1.1 202 Accepted\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body))
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(asyncio.IncompleteReadError):
+            await reader.readuntil(b"}")
+            writer.write(answers.pop(0))
+        writer.close()
+
+    port = free_port()
+    presser = Presser(build_quarter(1), port, "token", random.Random(1))
+    pressing = asyncio.create_task(presser.press_until_over(1_000.0))
+    await asyncio.sleep(0.3)
+    server = await asyncio.start_server(answer, "127.0.0.1", port)
+    try:
+        async with asyncio.timeout(20):
+            while not presser.presses:  # noqa: ASYNC110 - nobody tells
+                await asyncio.sleep(0.02)
+        presser.end()
+        await pressing
+    finally:
+        server.close()
+    assert presser.presses[0].heard == 2
+
+
+def test_what_still_lies_in_spools_is_seen(tmp_path: Path) -> None:
+    found = judge_these(tmp_path, GOOD, GOOD, waiting=3)
+    assert found.faults == ("3 messages still lie in spools",)
+    assert not found.is_good
 
 
 # --- a run -----------------------------------------------------------------------------------------------------------
