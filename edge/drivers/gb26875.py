@@ -124,6 +124,8 @@ class Gb26875Driver:
         self._desk: Desk | None = None
         self._peers: set[_Peer] = set()
         self._known: dict[int, OrderedDict[bytes, float]] = {}
+        """Of each device, the frames that are on the disk, and since when."""
+        self._taking: dict[int, asyncio.Lock] = {}
 
     # --- listening ---------------------------------------------------------------------------------------------------
 
@@ -232,35 +234,35 @@ class Gb26875Driver:
         if not frame.data:
             self._tell(frame.source, "")
             return Command.ACK
-        if self._is_repeat(frame):
-            return Command.ACK
-        try:
-            _, objects = read_objects(frame.data)
-        except Unreadable as error:
-            self._tell(frame.source, f"a frame cannot be read: {error}")
-            return Command.NAK
-        try:
-            await self._take_all(self._report(frame.source, objects))
-        except NotTaken as error:
-            self._tell(frame.source, f"what it says cannot be stored: {error}")
-            self._forget(frame)
-            return Command.NAK
+        # One after the other, also from two connections of a device: the same frame again is acknowledged only when the
+        # first is on the disk.
+        async with self._taking.setdefault(frame.source, asyncio.Lock()):
+            if self._is_repeat(frame):
+                return Command.ACK
+            try:
+                _, objects = read_objects(frame.data)
+                await self._take_all(self._report(frame.source, objects))
+            except Unreadable as error:
+                self._tell(frame.source, f"a frame cannot be read: {error}")
+                return Command.NAK
+            except NotTaken as error:
+                self._tell(frame.source, f"what it says cannot be stored: {error}")
+                return Command.NAK
+            self._remember(frame)
         self._tell(frame.source, "")
         return Command.ACK
 
     def _is_repeat(self, frame: Frame) -> bool:
         """Whether this very frame was taken a moment ago, and its acknowledgement lost."""
+        taken_at = self._known.get(frame.source, {}).get(_digest(frame))
+        return taken_at is not None and time.monotonic() - taken_at < REPEAT_S
+
+    def _remember(self, frame: Frame) -> None:
         known = self._known.setdefault(frame.source, OrderedDict())
-        digest, now = _digest(frame), time.monotonic()
-        is_known = digest in known and now - known[digest] < REPEAT_S
-        known[digest] = now
-        known.move_to_end(digest)
+        known[_digest(frame)] = time.monotonic()
+        known.move_to_end(_digest(frame))
         while len(known) > REMEMBERED:
             known.popitem(last=False)
-        return is_known
-
-    def _forget(self, frame: Frame) -> None:
-        self._known[frame.source].pop(_digest(frame), None)
 
     def _report(self, source: int, objects: Iterable[Object]) -> list[Report | None]:
         reports: list[Report | None] = []

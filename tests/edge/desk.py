@@ -39,6 +39,9 @@ class ListDesk:
         self.troubles: dict[str, str] = {}
         self.told: list[tuple[str, str]] = []
         self.full = False
+        self.disk = asyncio.Event()
+        """While it is cleared, whatever is handed in waits for the disk."""
+        self.disk.set()
         self._changed = asyncio.Event()
 
     def now(self) -> int:
@@ -51,6 +54,7 @@ class ListDesk:
         return tuple(self.devices)
 
     async def take(self, *reports: Report) -> tuple[str, ...]:
+        await self.disk.wait()
         if self.full:
             self.refused += reports
             self._changed.set()

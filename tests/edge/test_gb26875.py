@@ -134,6 +134,37 @@ async def test_what_cannot_be_stored_is_refused_and_taken_when_it_comes_again() 
         assert "889" not in desk.troubles
 
 
+async def test_a_frame_that_cannot_be_read_is_refused_each_time() -> None:
+    desk = ListDesk("fire", *DEVICES)
+    two_of_one = bytearray(SMOKE)
+    two_of_one[28] = 2
+    async with running(desk) as (_, connect):
+        device = await connect()
+        assert await device.ask(seal(two_of_one)) == (6, 1)
+        assert await device.ask(seal(two_of_one)) == (6, 1)
+    assert reports_of(desk, "smoke-1") == []
+
+
+async def test_a_frame_is_not_acknowledged_because_it_is_on_its_way_to_the_disk() -> None:
+    desk = ListDesk("fire", *DEVICES)
+    async with running(desk) as (_, connect):
+        first, second = await connect(), await connect()
+        for device in (first, second):
+            assert await device.ask(HEARTBEAT) == (3, 1)
+        desk.disk.clear()
+        first.send(SMOKE)
+        second.send(SMOKE)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(second.hear(), 0.2)
+        desk.full = True
+        desk.disk.set()
+        assert [(await device.hear())[26] for device in (first, second)] == [6, 6]
+        desk.full = False
+        assert await second.ask(SMOKE) == (3, 1)
+        assert await first.ask(SMOKE) == (3, 1)
+    assert len(reports_of(desk, "smoke-1")) == 1
+
+
 async def test_glued_torn_and_damaged_frames_and_heartbeats() -> None:
     desk = ListDesk("fire", *DEVICES)
     async with running(desk) as (_, connect):
