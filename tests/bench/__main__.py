@@ -1,6 +1,7 @@
 """``python -m tests.bench engine [--json]``, ``python -m tests.bench pipeline --mode single|pack [--json]``,
-``python -m tests.bench appraisal [--incidents N] [--json]`` and
-``python -m tests.bench district [--ledger sqlite|postgresql] [--json]``."""
+``python -m tests.bench appraisal [--incidents N] [--json]``,
+``python -m tests.bench district [--ledger sqlite|postgresql] [--json]`` and
+``python -m tests.bench console [--json]``."""
 
 from __future__ import annotations
 
@@ -25,6 +26,12 @@ def main() -> None:
     district = kinds.add_parser("district", help="seconds to take a whole district in from tables, and out again")
     district.add_argument("--ledger", choices=("sqlite", "postgresql"), default="sqlite")
     district.add_argument("--json", action="store_true")
+    console = kinds.add_parser("console", help="milliseconds from a press to every open board")
+    console.add_argument("--incidents", type=int, default=5_000)
+    console.add_argument("--browsers", type=int, default=200)
+    console.add_argument("--presses", type=int, default=60)
+    console.add_argument("--communities", type=int, default=20)
+    console.add_argument("--json", action="store_true")
     drain = kinds.add_parser("drain", help="(used by pipeline) the gateway's side")
     drain.add_argument("count", type=int)
     args = parser.parse_args()
@@ -44,6 +51,10 @@ def main() -> None:
         from tests.bench.district import run as run_district
 
         result = run_district(args.ledger)
+    elif args.kind == "console":
+        from tests.bench.console import run as run_console
+
+        result = run_console(args.incidents, args.browsers, args.presses, args.communities)
     else:
         from tests.bench.drain import run as run_drain
 
