@@ -125,6 +125,7 @@ class Speaker(Struct, frozen=True):
         if self.language == "zh":
             for pattern, replacement in _LEAVES:
                 why = pattern.sub(replacement, why)
+            why = _NAME.sub(lambda found: _NAMES.get(found[0], found[0]), why)
         return self._times(why)
 
     def _times(self, text: str) -> str:
@@ -260,11 +261,11 @@ _LEAVES: Final = _lines(
         r"设备超过心跳周期无数据：最后一次 \1",
     ),
     (r"(\w+) missing for (\w+)", r"\1 已 \2 无数据"),
-    (r"\bbetween (.+?) and ", r"介于 \1 与 "),
+    (r"\bbetween (.+?) and ", r"介于 \1 和 "),
     (r"\babove ", "高于 "),
     (r"\bbelow ", "低于 "),
-    (r"\battribute (\w+)", r"设定值 \1"),
-    (r" \(default ([\d.]+)\)", r"（默认 \1）"),
+    (r"\battribute (\w+)", r"\1"),
+    (r" \(default ([\d.]+)\)", r"（\1）"),
     (r"\brate in (\w+)", r"\1 内变化"),
     (r"\bsum in (\w+)", r"\1 内累计"),
     (r"at least (\d+) times in (\w+)", r"\2 内至少 \1 次"),
@@ -273,7 +274,11 @@ _LEAVES: Final = _lines(
     (r"(\(window not covered yet\))", "（时窗未满）"),
     (r": true at (\d+)", r"：是，\1"),
     (r": false at (\d+)", r"：否，\1"),
+    (r" 为真：是", "：是"),
+    (r" 为假：否", "：否"),
     (r": (-?[\d.]+) at (\d+)", r"：实测 \1，\2"),
+    (r": (-?[\d.]+) （", r"：实测 \1（"),
+    (r"; ", "；"),
 )
 
 _LOOKS: Final = _lines(
@@ -284,3 +289,69 @@ _LOOKS: Final = _lines(
     (r"\bnever\b", "从未"),
     (r"\bnothing\b", "无"),
 )
+
+_NAMES: Final[Mapping[str, str]] = {
+    "backup_power_fault": "备电故障",
+    "battery": "电量",
+    "cable_limit": "电缆温度限值",
+    "cable_temperature": "电缆温度",
+    "clock_skew": "时钟偏差",
+    "current": "电流",
+    "door_forced": "强行开门",
+    "ebike_seen": "电动自行车",
+    "face_matched": "人脸比中",
+    "fall_suspected": "疑似跌倒",
+    "fault": "故障",
+    "fire": "火警",
+    "floor": "楼层",
+    "flowing": "水流",
+    "gas": "燃气浓度",
+    "gas_level_1": "一级报警值",
+    "gas_level_2": "二级报警值",
+    "hit": "撞击",
+    "humidity": "湿度",
+    "line_fault": "线路故障",
+    "link_fault": "通信故障",
+    "loudness": "音量",
+    "main_power_fault": "主电故障",
+    "manual_alarm": "手动报警",
+    "noise": "噪声",
+    "noise_peak": "噪声峰值",
+    "occupied": "占用",
+    "offline": "离线",
+    "open": "开启",
+    "opening": "开度",
+    "people_trapped": "困人",
+    "plate_seen": "车牌识别",
+    "pm10": "PM10",
+    "pm25": "PM2.5",
+    "pm25_limit": "PM2.5 限值",
+    "pressed": "按键",
+    "pressure": "压力",
+    "pressure_low": "低压限值",
+    "pressure_ok": "正常压力",
+    "residual_current": "剩余电流",
+    "residual_limit": "剩余电流限值",
+    "shielded": "屏蔽",
+    "signal": "信号强度",
+    "smoke": "烟感",
+    "spool_depth": "待传条数",
+    "temperature": "温度",
+    "temperature_fall": "降温限值",
+    "temperature_high": "高温限值",
+    "temperature_low": "低温限值",
+    "temperature_rise": "升温限值",
+    "tilt": "倾角",
+    "tilt_limit": "倾角限值",
+    "tilted": "倾斜",
+    "valve": "阀门",
+    "voltage": "电压",
+    "volume": "用水量",
+    "water_level": "水位",
+    "water_level_limit": "水位限值",
+    "wet": "水浸",
+    "worn": "佩戴",
+}
+"""Readings, events and attributes that rules look at. One without a word here stands under its own name."""
+
+_NAME: Final = re.compile(r"[a-z][a-z0-9_]+")

@@ -4,7 +4,7 @@
 (function () {
   const RETRY_MS = [1000, 2000, 4000, 8000, 15000];
   const SILENCE_MS = 16000;
-  const wide = window.matchMedia("(min-width: 1400px)");
+  const wide = window.matchMedia("(min-width: 1600px)");
   const state = document.getElementById("link-state");
   const pane = document.getElementById("pane");
   let source = null;

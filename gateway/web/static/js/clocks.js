@@ -45,7 +45,7 @@ const clocks = (function () {
       if (clock.textContent !== text) clock.textContent = text;
     });
     document.querySelectorAll(".waiting[data-since]").forEach((waiting) => {
-      const text = left(moment - Number(waiting.dataset.since));
+      const text = left(Math.max(0, moment - Number(waiting.dataset.since)));
       if (waiting.textContent !== text) waiting.textContent = text;
     });
   }

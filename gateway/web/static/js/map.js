@@ -116,7 +116,7 @@
     Object.entries(names).forEach(([code, name]) => {
       const inside = communities.filter((one) => one.grids.includes(code));
       if (inside.length === 0) return;
-      if (inside.length > 1) {
+      if (inside.length > 2) {
         towns.addLayer(L.polygon(hull(inside.map((one) => [one.lat, one.lon])), { className: "town", interactive: false }));
       }
       const lat = inside.reduce((sum, one) => sum + one.lat, 0) / inside.length;
