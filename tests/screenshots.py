@@ -28,7 +28,7 @@ from gateway.runtime.officers import Hand, Officers
 from gateway.runtime.ports import Contact
 from gateway.runtime.signing import Origin
 from gateway.settings import Settings, read_settings
-from simulators.demo import START_MS, _set_up
+from simulators.demo import MINUTES, START_MS, _set_up
 from simulators.district import District, generate
 from simulators.processes import running
 from tests.servers import ROOT, Process, free_port
@@ -99,13 +99,17 @@ def main(folder: Path) -> None:
 
 
 async def _play(folder: Path) -> None:
-    """An hour of the district; its ledger as it stood at the end, for at this speed a minute of stopping is hours in
-    which every device is silent."""
+    """An hour of the district; its ledger as it stood at the end. What comes after is cut off: at this speed the seconds
+    in which all stops are an hour in which every device is silent."""
     settings = {"SCG_CLOCK__SPEED": str(SPEED), "SCG_CLOCK__ANCHOR": str(START_MS)}
     async with running(folder / "play", settings) as programs:
         demo = await _set_up(Console(stderr=True), programs, SPEED, SEED, COMMUNITIES, 0)
-        await demo.play_hour(is_last=False)
+        playing = asyncio.create_task(demo.play_hour(is_last=False))
+        while demo._clock.now() < START_MS + MINUTES * 60_000:  # noqa: ASYNC110 - time is what it waits for
+            await asyncio.sleep(0.1)
         await asyncio.to_thread(_copy, folder / "play" / "data" / "ledger.db", folder / "data" / "ledger.db")
+        playing.cancel()
+        await asyncio.gather(playing, return_exceptions=True)
         await demo.leave()
 
 
@@ -172,7 +176,7 @@ async def _press_and_choose(settings: Settings, district: District) -> Incident:
     ledger = open_migrated_ledger(settings)
     found = ledger.incidents(open_only=True)
     ledger.close()
-    shown = [i for i in found if i.level is Level.CRITICAL and i.state in ("handling", "dispatched") and i.signals > 1]
+    shown = [i for i in found if i.level is Level.CRITICAL and i.state == "handling" and i.cause in ("fire", "gas")]
     return (shown or found)[0]
 
 

@@ -8,7 +8,7 @@
   const RANK = { normal: 0, urgent: 1, critical: 2 };
   const COLOURS = ["normal", "urgent", "critical"];
 
-  const map = L.map(holder, { zoomControl: false, attributionControl: false, minZoom: 8, maxZoom: 18 });
+  const map = L.map(holder, { zoomControl: false, attributionControl: false, minZoom: 8, maxZoom: 18, zoomSnap: 0.5 });
   L.control.zoom({ position: "topright", zoomInTitle: words.zoomIn, zoomOutTitle: words.zoomOut }).addTo(map);
   L.control.scale({ imperial: false, position: "bottomleft" }).addTo(map);
 
