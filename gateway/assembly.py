@@ -46,7 +46,7 @@ from gateway.runtime.officers import Officers
 from gateway.runtime.outbox import Outbox
 from gateway.runtime.pipeline import Pipeline
 from gateway.runtime.plates import PlateSeal, load_key
-from gateway.runtime.ports import Ledger, Notifier, PlatformAway
+from gateway.runtime.ports import Ledger, LedgerDown, Notifier, PlatformAway
 from gateway.runtime.reconciling import Difference, Reconciler, Summary
 from gateway.runtime.registrar import (
     Changes,
@@ -66,6 +66,9 @@ from gateway.web.app import create_app
 log = logging.getLogger(__name__)
 
 GATEWAY_IDENTITY: Final = "gateway"
+
+CREDENTIALS_S: Final = 1.0
+"""How often, in real seconds, the embedded broker's password file is held against the ledger."""
 
 
 def open_clock(settings: Settings) -> RunningClock:
@@ -243,14 +246,16 @@ async def open_broker(
         yield configured, broker.url
         return
     password = ledger.issue_credentials([GATEWAY_IDENTITY], clock())[GATEWAY_IDENTITY]
+    credentials = ledger.credentials()
     embedded = EmbeddedBroker(
         settings.data / "broker",
-        ledger.credentials(),
+        credentials,
         host=broker.host,
         port=broker.port,
         kind=broker.embedded,
     )
     url = await embedded.start()
+    following = asyncio.create_task(_follow_credentials(ledger, embedded, credentials))
     try:
         own = BrokerSettings(
             url=url,
@@ -261,7 +266,23 @@ async def open_broker(
         )
         yield own, embedded.source_url
     finally:
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
         await embedded.stop()
+
+
+async def _follow_credentials(ledger: Ledger, broker: EmbeddedBroker, known: dict[str, str]) -> None:
+    """Tells the embedded broker who may connect, soon after it has changed: the console issues passwords in a process
+    of its own, and a device that was just registered tries at once."""
+    while True:
+        await asyncio.sleep(CREDENTIALS_S)
+        try:
+            found = await asyncio.to_thread(ledger.credentials)
+        except LedgerDown:
+            continue  # The pipeline says so.
+        if found != known:
+            known = found
+            broker.set_credentials(found)
 
 
 def open_platform(settings: Settings, catalog: Catalog) -> HttpPlatform | None:
@@ -382,7 +403,7 @@ async def serve(settings: Settings, *, stats: bool = False, stop: asyncio.Event 
         inbox.on_link(pipeline.link_changed)
         await inbox.start()
         await pipeline.start()
-        door = DoorServer(settings.door_path, pipeline.submit)
+        door = DoorServer(settings.door_path, pipeline.submit, pipeline.look)
         await door.start()
         clock.advance_to(max((writer.engine.now for writer in pipeline.writers.values()), default=0))
         _say({"event": "ready", "broker": source_url, "communities": len(pipeline.writers)})

@@ -25,8 +25,10 @@ from gateway.runtime.ports import (
     Batch,
     Checkpoint,
     Claim,
+    CommandView,
     CommitRefused,
     Contact,
+    Disbelieved,
     FenceLost,
     JournalRow,
     LedgerDown,
@@ -351,6 +353,14 @@ class SqlLedger:
         with self.database.reading() as session:
             return dict(session.select("SELECT name, hash FROM credential ORDER BY name"))
 
+    def drop_credentials(self, names: Sequence[str]) -> None:
+        with self.database.writing() as session:
+            session.run_many("DELETE FROM credential WHERE name = ?", [(name,) for name in names])
+
+    def is_identity_taken(self, name: str) -> bool:
+        with self.database.reading() as session:
+            return any(session.select(sql, name) for sql in _IDENTITIES)
+
     # --- views ----------------------------------------------------------------------------------------------------
 
     def incidents(self, *, open_only: bool = False, limit: int = 1000) -> list[Incident]:
@@ -414,6 +424,53 @@ class SqlLedger:
                 rows = session.select("SELECT document FROM device WHERE community = ? ORDER BY id", community)
             return [_devices.decode(document) for (document,) in rows]
 
+    def device(self, community: str, id: str) -> Device | None:
+        if clip(id, len(id)) != id:
+            return None  # What no database holds is in none.
+        with self.database.reading() as session:
+            rows = session.select("SELECT document FROM device WHERE community = ? AND id = ?", community, id)
+            return _devices.decode(rows[0][0]) if rows else None
+
+    def disbelieved(self, community: str, device: str | None = None) -> list[Disbelieved]:
+        sql = (
+            "SELECT device, reading, reason, value, count, first_at, last_at FROM rejected "
+            "WHERE community = ? AND ? IN ('', device) ORDER BY last_at DESC, device, reading, reason"
+        )
+        with self.database.reading() as session:
+            return [Disbelieved(*row) for row in session.select(sql, community, device or "")]
+
+    def commands(self, community: str, device: str, limit: int = 50) -> list[CommandView]:
+        with self.database.reading() as session:
+            rows = session.select(
+                "SELECT id, name, state, detail, created_at, updated_at, incident FROM command "
+                "WHERE community = ? AND device = ? ORDER BY created_at DESC, id LIMIT ?",
+                community,
+                device,
+                limit,
+            )
+            return [CommandView(*row) for row in rows]
+
+    def incidents_of(self, community: str, device: str, limit: int = 50) -> list[Incident]:
+        with self.database.reading() as session:
+            rows = session.select(
+                "SELECT document FROM incident WHERE community = ? AND id IN "
+                "(SELECT incident FROM timeline WHERE device = ?) ORDER BY opened_at DESC, id LIMIT ?",
+                community,
+                device,
+                limit,
+            )
+            return [_incidents.decode(document) for (document,) in rows]
+
+    def registry_rows(self, community: str, limit: int = 5000) -> list[JournalRow]:
+        with self.database.reading() as session:
+            rows = session.select(
+                "SELECT seq, at, kind, catalog, body, source, lane, digest FROM journal "
+                "WHERE community = ? AND kind IN ('registry', 'silence') ORDER BY seq DESC LIMIT ?",
+                community,
+                limit,
+            )
+            return [JournalRow(*row) for row in rows]
+
     def sources(self, community: str | None = None) -> list[SourceView]:
         sql = "SELECT community, id, seen_at, document FROM source WHERE ? IN ('', community) ORDER BY community, id"
         with self.database.reading() as session:
@@ -455,6 +512,12 @@ _PUT_CONTACT: Final = (
 _PUT_CREDENTIAL: Final = (
     "INSERT INTO credential (name, hash, issued_at) VALUES (?, ?, ?) "
     "ON CONFLICT (name) DO UPDATE SET hash = excluded.hash, issued_at = excluded.issued_at"
+)
+_IDENTITIES: Final = (
+    "SELECT 1 FROM credential WHERE name = ? LIMIT 1",
+    "SELECT 1 FROM device WHERE source = ? LIMIT 1",
+    "SELECT 1 FROM source WHERE id = ? LIMIT 1",
+    "SELECT 1 FROM cursor WHERE source = ? LIMIT 1",
 )
 _COUNTS: Final = {
     "quarantined": "SELECT reason, sum(count) FROM quarantine GROUP BY reason",

@@ -45,6 +45,7 @@ from gateway.core.model import (
     Transition,
     Value,
 )
+from gateway.core.present import Present, describe
 from gateway.core.profile import Disbelief
 from gateway.core.registry import INACTIVE, KnownDevice, KnownSource, Registry, SignalCell
 from gateway.core.routing import LATE_MS, SILENCED, STORMED, Finding, Swallowed, decide
@@ -279,6 +280,10 @@ class Engine:
     def silences(self) -> list[Silence]:
         """The silences, maintenance windows and absences that hold or are to come."""
         return list(self._registry.silences.values())
+
+    def present(self, now: int, device: str = "") -> Present:
+        """What the community's devices show at ``now``, or what one of them shows."""
+        return describe(self._registry, max(self.now, now), device)
 
     def explain(self, device: str, now: int) -> list[Explained]:
         """For each rule that looks at the device: what it sees at ``now``, which leaf holds or not, and what stands."""

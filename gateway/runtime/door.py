@@ -3,6 +3,9 @@
 A Unix socket in the gateway's data folder, for its own user alone. A frame is four bytes of length (big endian) and
 JSON: ``{community, event_id, event}`` in, ``{answer}`` or ``{error}`` back, after the commit. Whoever gets no answer
 asks again with the same ``event_id``: what is in the journal already is answered ``repeat`` and changes nothing.
+
+Who only wants to know what a community shows now sends a `Look` as the event, and gets ``{present}``: the engine is
+asked, nothing is fed and nothing is written.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ import msgspec
 from msgspec import Struct
 
 from gateway.core.model import ListChange, OperatorAction, Override, Press, RegistryChange, SilenceChange, Told
+from gateway.core.present import Present
 from gateway.errors import GatewayError
 from gateway.runtime.faults import pass_point
 from gateway.runtime.ports import STOPPING, UNFIT
@@ -37,12 +41,18 @@ Entering = Press | OperatorAction | SilenceChange | Override | RegistryChange | 
 """What may come in by the door. (`Told` is a line of `reconcile`'s.)"""
 
 
+class Look(Struct, frozen=True, tag="look", omit_defaults=True):
+    """What the community's devices show now, or what one ``device`` shows."""
+
+    device: str = ""
+
+
 class Request(Struct, frozen=True):
-    """``event_id`` is unique for ever: whoever asks makes it."""
+    """``event_id`` is unique for ever: whoever asks makes it. A `Look` needs none."""
 
     community: str
     event_id: str
-    event: Entering
+    event: Entering | Look
 
 
 class Reply(Struct, frozen=True, omit_defaults=True):
@@ -51,6 +61,7 @@ class Reply(Struct, frozen=True, omit_defaults=True):
 
     answer: str = ""
     error: str = ""
+    present: Present | None = None
 
 
 class DoorClosed(Exception):
@@ -67,14 +78,22 @@ _replies: Final = msgspec.json.Decoder(Reply)
 _encode: Final = msgspec.json.encode
 
 Submit = Callable[[str, Entering, str], Awaitable[str]]
+LookIn = Callable[[str, str], Present]
+"""What a community shows, or one device of it; raises LookupError for a community that is not here."""
+
+
+def see_nothing(community: str, device: str) -> Present:
+    """For a door behind which nobody looks."""
+    raise LookupError(community)
 
 
 class DoorServer:
-    """The gateway's side. ``submit`` is the pipeline's."""
+    """The gateway's side. ``submit`` and ``look`` are the pipeline's."""
 
-    def __init__(self, path: Path, submit: Submit) -> None:
+    def __init__(self, path: Path, submit: Submit, look: LookIn = see_nothing) -> None:
         self._path = path
         self._submit = submit
+        self._look = look
         self._open = 0
         self._inode = 0
         self._server: asyncio.Server | None = None
@@ -137,6 +156,8 @@ class DoorServer:
             log.warning("the door: no request: %s", error)
             return Reply(error="not-a-request")
         try:
+            if isinstance(request.event, Look):
+                return Reply(present=self._look(request.community, request.event.device))
             answer = await self._submit(request.community, request.event, request.event_id)
         except LookupError:
             return Reply(error="unknown-community")
@@ -159,7 +180,17 @@ class DoorClient:
 
     async def submit(self, community: str, event: Entering, event_id: str, timeout_s: float = 10.0) -> str:
         """The engine's answer. Asks again until ``timeout_s`` is over; then DoorClosed. Raises DoorRefused."""
-        frame = _encode(Request(community, event_id, event))
+        return (await self._ask_until(Request(community, event_id, event), timeout_s)).answer
+
+    async def look(self, community: str, device: str = "", timeout_s: float = 3.0) -> Present:
+        """What the community shows now, or one device of it. Raises DoorClosed, DoorRefused."""
+        reply = await self._ask_until(Request(community, "", Look(device)), timeout_s)
+        if reply.present is None:
+            raise DoorRefused("no-view")
+        return reply.present
+
+    async def _ask_until(self, request: Request, timeout_s: float) -> Reply:
+        frame = _encode(request)
         try:
             async with asyncio.timeout(timeout_s):
                 while True:
@@ -188,7 +219,7 @@ class DoorClient:
         with _shorten(self._path) as address:
             return await asyncio.open_unix_connection(address)
 
-    async def _ask(self, frame: bytes) -> str:
+    async def _ask(self, frame: bytes) -> Reply:
         connection = self._idle.pop() if self._idle else await self._connect()
         reader, writer = connection
         is_good = False
@@ -209,7 +240,7 @@ class DoorClient:
             raise EOFError
         if reply.error:
             raise DoorRefused(reply.error)
-        return reply.answer
+        return reply
 
 
 @contextlib.contextmanager

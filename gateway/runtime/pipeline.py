@@ -32,6 +32,7 @@ from gateway.core.model import (
     Step,
     Tick,
 )
+from gateway.core.present import Present
 from gateway.errors import GatewayError
 from gateway.runtime.clock import ForwardClock, RunningClock, read_steady
 from gateway.runtime.faults import pass_point
@@ -342,6 +343,13 @@ class Pipeline:
             return await asyncio.shield(waiter)
         finally:
             del self._waiters[event_id]
+
+    def look(self, community: str, device: str = "") -> Present:
+        """What a community's devices show now, or what one shows. Raises LookupError for one that is not held here."""
+        writer = self._writers.get(community)
+        if writer is None:
+            raise LookupError(f"community {community} is not here")
+        return writer.engine.present(self._clock(), device)
 
     def link_changed(self, is_up: bool) -> None:
         """The broker link was lost or came back: between the two, silence means nothing, and no deadline fires."""

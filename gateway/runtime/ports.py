@@ -171,6 +171,30 @@ class SourceView(Struct, frozen=True):
     status: Status
 
 
+class Disbelieved(Struct, frozen=True):
+    """Values of a reading that were not believed, counted: the last one, why, and when the first and the last came."""
+
+    device: str
+    reading: str
+    reason: str
+    value: str
+    count: int
+    first_at: int
+    last_at: int
+
+
+class CommandView(Struct, frozen=True):
+    """What was asked of a device, and what became of it (``state``: pending, sent, done, failed, expired …)."""
+
+    id: str
+    name: str
+    state: str
+    detail: str
+    created_at: int
+    updated_at: int
+    incident: str | None = None
+
+
 class Duty(Struct, frozen=True, omit_defaults=True):
     """When a contact is on duty: days of the week (0 = Monday) and local minutes of the day; a span over midnight
     belongs to the day on which it begins. ``since`` and ``until`` (ms) bound it when it is for a while only."""
@@ -281,6 +305,12 @@ class Ledger(Protocol):
     def credentials(self) -> dict[str, str]:
         """Identity → password hash, in Mosquitto's ``$7$`` PBKDF2-SHA512 form."""
 
+    def drop_credentials(self, names: Sequence[str]) -> None:
+        """These identities may connect no more."""
+
+    def is_identity_taken(self, name: str) -> bool:
+        """Whether an MQTT identity is, or was, somebody's in any community: to be given to nobody else."""
+
     # Views
     def incidents(self, *, open_only: bool = False, limit: int = 1000) -> list[Incident]: ...
     def incident(self, id: str) -> Incident | None: ...
@@ -300,6 +330,21 @@ class Ledger(Protocol):
         position ``after``. Positions are seen in their order: whoever asks again with the last one misses nothing."""
 
     def devices(self, community: str | None = None) -> list[Device]: ...
+    def device(self, community: str, id: str) -> Device | None:
+        """One device, also a retired one."""
+
+    def disbelieved(self, community: str, device: str | None = None) -> list[Disbelieved]:
+        """Values that were not believed, the newest first."""
+
+    def commands(self, community: str, device: str, limit: int = 50) -> list[CommandView]:
+        """What was asked of a device, the newest first."""
+
+    def incidents_of(self, community: str, device: str, limit: int = 50) -> list[Incident]:
+        """Incidents and notices with a line of this device, the newest first."""
+
+    def registry_rows(self, community: str, limit: int = 5000) -> list[JournalRow]:
+        """The journal's changes of the registry and of silences, the newest first."""
+
     def sources(self, community: str | None = None) -> list[SourceView]: ...
     def counts(self) -> dict[str, dict[str, int]]:
         """``quarantined`` and ``rejected`` by reason, ``repeats`` and ``clocks`` (messages that came again, or were

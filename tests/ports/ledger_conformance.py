@@ -951,6 +951,41 @@ class LedgerConformance:
 
     # --- several at once ---
 
+    def test_whose_credentials_are_dropped_is_nobody_s_and_stays_taken_while_a_device_has_it(
+        self, ledger: SqlLedger, hand: Hand
+    ) -> None:
+        assert not ledger.is_identity_taken("button-9")
+        ledger.issue_credentials(["button-9", "agent-9"], NOW)
+        assert ledger.is_identity_taken("button-9")
+        hand.step(Step(devices=(Device("button-9", "fixed-sos", "button-9", "gate"),)))
+        ledger.drop_credentials(["button-9"])
+        assert list(ledger.credentials()) == ["agent-9"]
+        assert ledger.is_identity_taken("button-9")
+
+    def test_a_device_is_looked_up_with_what_became_of_it(self, ledger: SqlLedger, hand: Hand) -> None:
+        device = Device("smoke-1", "nb-smoke", "agent-c001", "b1", name="一层")
+        fire = opened(timeline=(Line(1, NOW, "gateway", "opened", device="smoke-1"),))
+        asked = Command("k1", "c001", "agent-c001", "smoke-1", "mute", {"minutes": 5}, NOW + DAY, fire.id)
+        rejected = Rejected("agent-c001", "smoke-1", "battery", "out-of-range", "240")
+        hand.step(Step(devices=(device,), incidents=(fire,), effects=(asked,), rejected=(rejected,)))
+        hand.step(Step(rejected=(rejected,)))
+        other = Rejected("agent-c001", "smoke-2", "battery", "wrong-type", "full")
+        hand.step(Step(rejected=(other,)), kind="registry", body=b"{}", source="", lane="")
+
+        assert ledger.device("c001", "smoke-1") == device
+        assert ledger.device("c002", "smoke-1") is None
+        assert ledger.device("c001", "\ud800") is None
+        assert [(c.id, c.name, c.state, c.incident) for c in ledger.commands("c001", "smoke-1")] == [
+            ("k1", "mute", "pending", fire.id)
+        ]
+        assert ledger.commands("c002", "smoke-1") == []
+        assert [i.id for i in ledger.incidents_of("c001", "smoke-1")] == [fire.id]
+        assert ledger.incidents_of("c001", "smoke-2") == []
+        [mine] = ledger.disbelieved("c001", "smoke-1")
+        assert (mine.reading, mine.reason, mine.value, mine.count) == ("battery", "out-of-range", "240", 2)
+        assert [d.device for d in ledger.disbelieved("c001")] == ["smoke-2", "smoke-1"]
+        assert [(row.seq, row.kind) for row in ledger.registry_rows("c001")] == [(3, "registry")]
+
     def test_readers_see_whole_commits_while_a_writer_writes(self, ledger: SqlLedger, hand: Hand) -> None:
         size, rounds = 20, 40
         is_over = threading.Event()

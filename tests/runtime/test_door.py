@@ -11,8 +11,11 @@ from pathlib import Path
 import pytest
 
 from gateway.core.model import OperatorAction
+from gateway.core.present import LastValue
 from gateway.runtime.door import FRAME_LIMIT, DoorClient, DoorClosed, DoorRefused, DoorServer, Entering
 from gateway.runtime.ports import STOPPING, UNFIT
+from tests.core.worlds import DEVICES, START
+from tests.runtime.world import World
 
 ACTION = OperatorAction("a1", "wang", "incident-1", "accept")
 
@@ -158,3 +161,33 @@ async def test_a_gateway_that_stops_leaves_the_door_of_the_next_one(door: Door) 
     await client.close()
     await successor.stop()
     assert not path.exists()
+
+
+async def test_who_looks_in_sees_what_the_devices_show_and_writes_nothing(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    await world.start()
+    server = DoorServer(tmp_path / "door.sock", world.pipeline.submit, world.pipeline.look)
+    await server.start()
+    client = DoorClient(tmp_path / "door.sock")
+    world.send({"smoke-1:battery": 88.0, "smoke-1:smoke": False})
+    await world.receipted()
+    before = world.ledger.standing(["c001"])
+
+    present = await client.look("c001", "smoke-1")
+    whole = await client.look("c001")
+    with pytest.raises(DoorRefused, match="unknown-community"):
+        await client.look("c999")
+
+    [smoke] = present.devices
+    assert smoke.values["battery"] == LastValue(88.0, START)
+    assert smoke.heard_at == START
+    assert {d.device.id for d in whole.devices} == {d.id for d in DEVICES}
+    assert {d.heard_at for d in whole.devices if d.device.id not in ("smoke-1", "agent-1")} == {None}
+    assert {place.id for place in whole.places} >= {"c001", "b1-u1-101"}
+    world.clock.advance(25 * 3_600_000)
+    [late] = (await client.look("c001", "smoke-1")).devices
+    assert late.silent_since == START
+    assert world.ledger.standing(["c001"]) == before
+    await client.close()
+    await server.stop()
+    await world.close()

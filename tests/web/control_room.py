@@ -103,7 +103,7 @@ class ControlRoom:
 
     async def open_gateway(self) -> None:
         await self.world.start()
-        self._door = DoorServer(self.folder / "door.sock", self.world.pipeline.submit)
+        self._door = DoorServer(self.folder / "door.sock", self.world.pipeline.submit, self.world.pipeline.look)
         await self._door.start()
 
     async def close_gateway(self) -> None:
