@@ -180,26 +180,34 @@ class DoorClient:
 
     async def submit(self, community: str, event: Entering, event_id: str, timeout_s: float = 10.0) -> str:
         """The engine's answer. Asks again until ``timeout_s`` is over; then DoorClosed. Raises DoorRefused."""
-        return (await self._ask_until(Request(community, event_id, event), timeout_s)).answer
-
-    async def look(self, community: str, device: str = "", timeout_s: float = 3.0) -> Present:
-        """What the community shows now, or one device of it. Raises DoorClosed, DoorRefused."""
-        reply = await self._ask_until(Request(community, "", Look(device)), timeout_s)
-        if reply.present is None:
-            raise DoorRefused("no-view")
-        return reply.present
-
-    async def _ask_until(self, request: Request, timeout_s: float) -> Reply:
-        frame = _encode(request)
+        frame = _encode(Request(community, event_id, event))
         try:
             async with asyncio.timeout(timeout_s):
                 while True:
                     try:
-                        return await self._ask(frame)
+                        return (await self._ask(frame)).answer
                     except (OSError, EOFError, _NoFrame):
                         await asyncio.sleep(AGAIN_S)
         except TimeoutError:
             raise DoorClosed(f"the gateway did not answer within {timeout_s:g} s") from None
+
+    async def look(self, community: str, device: str = "", timeout_s: float = 3.0) -> Present:
+        """What the community shows now, or one device of it. Who looks does not wait for a gateway that is not there.
+        Raises DoorClosed, DoorRefused."""
+        frame = _encode(Request(community, "", Look(device)))
+        try:
+            async with asyncio.timeout(timeout_s):
+                try:
+                    reply = await self._ask(frame)
+                except (OSError, EOFError, _NoFrame):
+                    # A connection that was kept may be an earlier gateway's.
+                    await self.close()
+                    reply = await self._ask(frame)
+        except (OSError, EOFError, _NoFrame, TimeoutError) as error:
+            raise DoorClosed("the gateway does not answer") from error
+        if reply.present is None:
+            raise DoorRefused("no-view")
+        return reply.present
 
     async def is_open(self) -> bool:
         """Whether somebody stands behind it."""

@@ -28,6 +28,7 @@ from gateway.web.audit import route_audit
 from gateway.web.board_page import route_board
 from gateway.web.callbacks import RETRY, route_callbacks
 from gateway.web.console import Console
+from gateway.web.device_page import route_devices
 from gateway.web.guard import Guard
 from gateway.web.incident_page import route_incidents
 from gateway.web.login import route_login
@@ -36,6 +37,7 @@ from gateway.web.metrics import route_metrics
 from gateway.web.openapi import route_description
 from gateway.web.pages import Pages
 from gateway.web.problems import Problem
+from gateway.web.windows_page import route_windows
 
 BODY_LIMIT: Final = 256 * 1024
 """Bytes of one request."""
@@ -148,6 +150,8 @@ def create_app(
         app.include_router(route_board(console))
         app.include_router(route_incidents(console))
         app.include_router(route_map(console))
+        app.include_router(route_devices(console))
+        app.include_router(route_windows(console))
         app.include_router(route_metrics(console))
         api = [route_api(console)]
         for router in (*api, route_description(api)):

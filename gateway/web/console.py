@@ -13,6 +13,7 @@ from starlette.responses import HTMLResponse
 from gateway.core.catalog import Catalog
 from gateway.runtime.board import Board
 from gateway.runtime.clock import RunningClock
+from gateway.runtime.device_desk import DeviceDesk
 from gateway.runtime.door import DoorClient
 from gateway.runtime.ports import Ledger
 from gateway.runtime.writer import Catalogs
@@ -55,6 +56,7 @@ class Console:
         self.listening = 0
         """Streams that are open now."""
 
+        self.desk: Final = DeviceDesk(ledger, door, catalog, clock)
         self.rendering: Final = Rendering(pages, self.board, self.words)
 
     @asynccontextmanager

@@ -37,19 +37,26 @@ HEADERS: Final = {"X-Accel-Buffering": "no", "Cache-Control": "no-store"}
 """A proxy that gathers events before it sends them would make a live board an old one."""
 
 
-def stream(console: Console, request: Request, events: AsyncIterator[bytes]) -> StreamingResponse:
-    """The answer that sends these events to whoever may see incidents, for as long as they may."""
-    admitted = _while_admitted(console, request, events)
+def stream(
+    console: Console,
+    request: Request,
+    events: AsyncIterator[bytes],
+    permission: Permission = Permission.INCIDENTS_SEE,
+) -> StreamingResponse:
+    """The answer that sends these events to whoever may see such, for as long as they may."""
+    admitted = _while_admitted(console, request, events, permission)
     return StreamingResponse(admitted, media_type="text/event-stream", headers=HEADERS)
 
 
-async def _while_admitted(console: Console, request: Request, events: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+async def _while_admitted(
+    console: Console, request: Request, events: AsyncIterator[bytes], permission: Permission
+) -> AsyncIterator[bytes]:
     asked_at = time.monotonic()
     console.listening += 1
     try:
         async for part in events:
             if time.monotonic() - asked_at >= ADMITTED_S:
-                if not await gate_of(request).still_admits(request, Permission.INCIDENTS_SEE):
+                if not await gate_of(request).still_admits(request, permission):
                     return
                 asked_at = time.monotonic()
             yield part

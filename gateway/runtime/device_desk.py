@@ -1,0 +1,267 @@
+"""Registering devices and looking after them, for pages and programs alike: every change goes in through the door.
+
+A device either speaks for itself (then it is an MQTT identity of its own, with a password that is shown once) or is
+carried by an edge agent, which receives it in its configuration. Its id stays the same for as long as it is
+registered: a new apparatus in its place takes the id over, so that the history is one.
+
+Whoever asks makes the event's id, and asks again with it until there is an answer: it happens once. One process writes
+the registry in this way, one change after the other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Mapping
+from typing import Final
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from gateway.core.catalog import Catalog
+from gateway.core.model import Device, DeviceState, RegistryChange, Scalar, Source
+from gateway.core.present import Present
+from gateway.runtime.access import Actor
+from gateway.runtime.door import DoorClient
+from gateway.runtime.ports import Clock, Ledger
+
+PATIENCE_S: Final = 5.0
+TEST_MS: Final = 30 * 60_000
+"""The longest a live test goes on: then a device that was forgotten in it counts again."""
+
+ID: Final = re.compile(r"[a-z0-9-]{1,48}")
+SERIAL: Final = "serial"
+"""The attribute that keeps the code on the apparatus, as it was scanned."""
+
+LONGEST_NAME: Final = 60
+LONGEST_CODE: Final = 80
+LONGEST_ADDRESS: Final = 120
+RESERVED: Final = frozenset({"gateway"})
+
+
+class Refused(Exception):
+    """What was wished cannot be. ``code`` is stable (docs: the API's problems); ``words`` say it with the particulars;
+    ``field`` is the one of the wish that is to be mended."""
+
+    def __init__(self, code: str, words: str, field: str = "") -> None:
+        super().__init__(words)
+        self.code = code
+        self.words = words
+        self.field = field
+
+
+class Registration(Struct, frozen=True, omit_defaults=True):
+    """A device to register. ``code`` is what stands on the apparatus; ``source`` is the edge agent that carries it, or
+    nothing for a device that speaks for itself. ``is_test``: it begins with a live test."""
+
+    id: str
+    code: str
+    profile: str
+    place: str
+    source: str = ""
+    name: str = ""
+    address: str = ""
+    is_test: bool = True
+
+
+class Alteration(Struct, frozen=True, omit_defaults=True):
+    """A change of a registered device. ``verb``: ``test`` and ``end_test``, ``move`` (``place``), ``rename``
+    (``name``), ``replace`` (``code``; where it changes, ``profile`` and ``address``), ``retire``, or ``renew`` (a new
+    password). ``reason`` stands in the audit log."""
+
+    id: str
+    verb: str
+    reason: str = ""
+    place: str = ""
+    name: str = ""
+    code: str = ""
+    profile: str = ""
+    address: str = ""
+
+
+class Settled(Struct, frozen=True):
+    """What came of it: the device as it is now, and its new password where it got one, which nobody can ask for again.
+    ``is_repeat``: it had happened already, and was not done twice."""
+
+    device: Device
+    password: str = ""
+    is_repeat: bool = False
+
+
+def make_id(code: str) -> str:
+    """The id that a code makes: small letters, digits and dashes. Empty where nothing is left of it."""
+    return re.sub(r"[^a-z0-9]+", "-", code.strip().lower()).strip("-")[:48].strip("-")
+
+
+def is_own_source(device: Device) -> bool:
+    """Whether the device speaks for itself."""
+    return device.source == device.id
+
+
+class DeviceDesk:
+    """One for the web process. ``clock`` is the gateway's."""
+
+    def __init__(self, ledger: Ledger, door: DoorClient, catalog: Catalog, clock: Clock) -> None:
+        self._ledger = ledger
+        self._door = door
+        self._catalog = catalog
+        self._clock = clock
+        self._turn = asyncio.Lock()
+
+    async def register(self, actor: Actor, community: str, wish: Registration) -> Settled:
+        """Registers a device. Raises Refused, DoorClosed, DoorRefused, LedgerDown."""
+        self._check_texts(wish.code, wish.name, wish.address)
+        id = make_id(wish.code)
+        if not ID.fullmatch(id) or id in RESERVED:
+            raise Refused("bad-code", "the code has no letter or digit that could make an id", "code")
+        self._check_profile(wish.profile)
+        async with self._turn:
+            event_id = f"registry/{actor.id}/{wish.id}"
+            if await self._has_happened(event_id):
+                return Settled(await self._known(community, id), is_repeat=True)
+            present = await self._door.look(community)
+            self._check_place(present, wish.place)
+            known = await asyncio.to_thread(self._ledger.device, community, id)
+            if any(one.device.id == id for one in present.devices):
+                raise Refused("taken", f"{id} is registered here already", "code")
+            source = wish.source or id
+            new: tuple[Source, ...] = ()
+            if wish.source:
+                self._check_source(present, wish.source)
+            else:
+                is_back = known is not None and known.state is DeviceState.RETIRED and is_own_source(known)
+                if not is_back and await asyncio.to_thread(self._ledger.is_identity_taken, id):
+                    raise Refused("taken", f"{id} is registered already, perhaps in another community", "code")
+                is_agent = self._catalog.profiles[wish.profile].kind == "edge-agent"
+                new = (Source(id, wish.place, id if is_agent else None),)
+            device = Device(
+                id,
+                wish.profile,
+                source,
+                wish.place,
+                wish.name.strip(),
+                wish.address.strip(),
+                attributes={SERIAL: wish.code.strip()},
+            )
+            if wish.is_test:
+                device = self._begin_test(device)
+            is_new = await self._submit(community, RegistryChange(actor.name, sources=new, devices=(device,)), event_id)
+            password = await self._issue(device) if new and is_new else ""
+            return Settled(device, password, is_repeat=not is_new)
+
+    async def alter(self, actor: Actor, community: str, id: str, wish: Alteration) -> Settled:
+        """Changes a device. Raises Refused, DoorClosed, DoorRefused, LedgerDown, and LookupError for one that is not
+        registered (or no more)."""
+        self._check_texts(wish.code, wish.name, wish.address)
+        async with self._turn:
+            event_id = f"registry/{actor.id}/{wish.id}"
+            if await self._has_happened(event_id):
+                device = await self._known(community, id)
+                if wish.verb == "retire" and is_own_source(device):
+                    # Between the two somebody may have pulled the plug.
+                    await asyncio.to_thread(self._ledger.drop_credentials, [id])
+                return Settled(device, is_repeat=True)
+            present = await self._door.look(community)
+            registered = [one.device for one in present.devices if one.device.id == id]
+            if not registered:
+                raise LookupError(id)
+            device = registered[0]
+            if wish.verb == "retire":
+                return await self._retire(actor, community, device, present, event_id)
+            changed, sources = self._change(device, wish, present)
+            change = RegistryChange(actor.name, sources=sources, devices=(changed,))
+            is_new = await self._submit(community, change, event_id)
+            needs_password = wish.verb in ("replace", "renew") and is_own_source(changed) and is_new
+            return Settled(changed, await self._issue(changed) if needs_password else "", is_repeat=not is_new)
+
+    def _change(self, device: Device, wish: Alteration, present: Present) -> tuple[Device, tuple[Source, ...]]:
+        """The device as it is to be, and its source where that moves along."""
+        own = next((one.source for one in present.sources if one.source.id == device.id), None)
+        match wish.verb:
+            case "test":
+                return self._begin_test(device), ()
+            case "end_test":
+                return replace(device, state=DeviceState.ACTIVE, state_until=None), ()
+            case "rename":
+                return replace(device, name=wish.name.strip()), ()
+            case "move":
+                self._check_place(present, wish.place)
+                moved = (replace(own, place=wish.place),) if own is not None else ()
+                return replace(device, place=wish.place), moved
+            case "replace":
+                return self._replace(device, wish), ()
+            case "renew" if is_own_source(device):
+                return device, ()
+            case "renew":
+                raise Refused("not-its-own", f"{device.id} has no password: {device.source} speaks for it", "verb")
+        raise Refused("no-such-verb", f"{wish.verb[:40]} is none", "verb")
+
+    def _replace(self, device: Device, wish: Alteration) -> Device:
+        """Another apparatus in the same place: it is tried before it counts."""
+        if not wish.code.strip():
+            raise Refused("bad-code", "the new apparatus has a code", "code")
+        profile = wish.profile or device.profile
+        self._check_profile(profile)
+        old, new = (self._catalog.profiles[name].kind for name in (device.profile, profile))
+        if old != new:
+            raise Refused(
+                "another-kind", f"a {old} is not replaced by a {new}: retire it, and register that", "profile"
+            )
+        attributes: Mapping[str, Scalar] = {**device.attributes, SERIAL: wish.code.strip()}
+        address = wish.address.strip() or device.address
+        return self._begin_test(replace(device, profile=profile, address=address, attributes=dict(attributes)))
+
+    def _begin_test(self, device: Device) -> Device:
+        return replace(device, state=DeviceState.COMMISSIONING, state_until=self._clock() + TEST_MS)
+
+    async def _retire(self, actor: Actor, community: str, device: Device, present: Present, event_id: str) -> Settled:
+        carried = [one.device.id for one in present.devices if one.device.source == device.id != one.device.id]
+        if carried:
+            raise Refused("carries-others", f"it carries {len(carried)} devices: {', '.join(carried[:5])}", "verb")
+        is_new = await self._submit(community, RegistryChange(actor.name, retired=(device.id,)), event_id)
+        if is_own_source(device):
+            await asyncio.to_thread(self._ledger.drop_credentials, [device.id])
+        return Settled(replace(device, state=DeviceState.RETIRED, state_until=None), is_repeat=not is_new)
+
+    # --- checks and small steps -----------------------------------------------------------------------------------
+
+    def _check_texts(self, code: str, name: str, address: str) -> None:
+        for field, text, longest in (
+            ("code", code, LONGEST_CODE),
+            ("name", name, LONGEST_NAME),
+            ("address", address, LONGEST_ADDRESS),
+        ):
+            if len(text) > longest or not text.isprintable():
+                raise Refused("bad-text", f"{field} is a line of at most {longest} characters", field)
+
+    def _check_profile(self, id: str) -> None:
+        if id not in self._catalog.profiles:
+            raise Refused("unknown-profile", f"there is no model {id[:48]}", "profile")
+
+    def _check_place(self, present: Present, id: str) -> None:
+        if all(place.id != id for place in present.places):
+            raise Refused("unknown-place", f"there is no place {id[:48]} in this community", "place")
+
+    def _check_source(self, present: Present, id: str) -> None:
+        if all(one.source.id != id for one in present.sources):
+            raise Refused("unknown-source", f"there is no edge agent {id[:48]} in this community", "source")
+
+    async def _has_happened(self, event_id: str) -> bool:
+        return await asyncio.to_thread(self._ledger.find_event, event_id) is not None
+
+    async def _known(self, community: str, id: str) -> Device:
+        device = await asyncio.to_thread(self._ledger.device, community, id)
+        if device is None:
+            raise Refused("refused-before", "it was refused when it came first", "id")
+        return device
+
+    async def _submit(self, community: str, change: RegistryChange, event_id: str) -> bool:
+        """Whether it is new. Raises Refused for what the engine has against it."""
+        answer = await self._door.submit(community, change, event_id, PATIENCE_S)
+        if answer not in ("done", "repeat"):
+            raise Refused("refused", answer)
+        return answer == "done"
+
+    async def _issue(self, device: Device) -> str:
+        passwords = await asyncio.to_thread(self._ledger.issue_credentials, [device.id], self._clock())
+        return passwords[device.id]
