@@ -99,8 +99,8 @@ def main(folder: Path) -> None:
 
 
 async def _play(folder: Path) -> None:
-    """An hour of the district; its ledger as it stood at the end. What comes after is cut off: at this speed the seconds
-    in which all stops are an hour in which every device is silent."""
+    """An hour of the district; its ledger as it stood at the end. What comes after is cut off: at this speed the
+    seconds in which all stops are an hour in which every device is silent."""
     settings = {"SCG_CLOCK__SPEED": str(SPEED), "SCG_CLOCK__ANCHOR": str(START_MS)}
     async with running(folder / "play", settings) as programs:
         demo = await _set_up(Console(stderr=True), programs, SPEED, SEED, COMMUNITIES, 0)
