@@ -52,6 +52,17 @@ registering did; were the hour to begin first, the simulated time in between wou
 AGENT_LEAD_S: Final = 1.0
 """More of it for each agent that is started."""
 
+ROLES: Final = {
+    "dispatcher": "调度员",
+    "grid_worker": "网格员",
+    "property_manager": "物业",
+    "tester": "测试员",
+    "administrator": "系统管理员",
+    "security": "安全管理员",
+    "auditor": "审计管理员",
+}
+"""An account of each role is made for whoever looks at the demo's pages."""
+
 BETWEEN_MS: Final = 3 * 60_000
 """Simulated time from hour to hour, in which what is under way arrives."""
 
@@ -143,7 +154,7 @@ async def _run(console: Console, *, once: bool, speed: float, seed: int, communi
     settings = {"SCG_CLOCK__SPEED": str(speed), "SCG_CLOCK__ANCHOR": str(START_MS)}
     with tempfile.TemporaryDirectory(prefix="scg-demo-") as folder:
         async with running(Path(folder), settings) as programs:
-            demo = await _set_up(console, programs, speed, seed, communities, agents)
+            demo = await _set_up(console, programs, speed, seed, communities, agents, with_accounts=not once)
             async with contextlib.AsyncExitStack() as stack:
                 stack.push_async_callback(demo.leave)
                 while True:
@@ -154,7 +165,7 @@ async def _run(console: Console, *, once: bool, speed: float, seed: int, communi
 
 
 async def _set_up(
-    console: Console, programs: Programs, speed: float, seed: int, communities: int, agents: int
+    console: Console, programs: Programs, speed: float, seed: int, communities: int, agents: int, *, with_accounts: bool
 ) -> _Demo:
     """Everything started, connected and registered; the hour has not begun."""
     with _stage(console, f"a district from seed {seed}"):
@@ -170,6 +181,10 @@ async def _set_up(
         begun = time.perf_counter()
         passwords = await programs.import_tables(tables, still)
         lead_s = max(LEAST_LEAD_S, time.perf_counter() - begun) + AGENT_LEAD_S * len(chosen)
+    accounts: list[tuple[str, str, str]] = []
+    if with_accounts:
+        with _stage(console, "making an account of each role"):
+            accounts = await _make_accounts(programs, district, still)
     with _stage(console, "starting the reference platform"):
         port = programs.free_port()
         platform = await programs.start_platform(f"http://127.0.0.1:{port}/platform/callbacks")
@@ -191,7 +206,32 @@ async def _set_up(
         for task in tasks:
             task.cancel()
         raise
+    if accounts:
+        _show_accounts(console, port, accounts)
     return _Demo(console, programs, platform, now, seed, district, plan, clock, player, tasks)
+
+
+async def _make_accounts(
+    programs: Programs, district: District, settings: Mapping[str, str]
+) -> list[tuple[str, str, str]]:
+    """(role, name, password) of an account of each role: the property manager's and the grid worker's are of the first
+    community, all others of the whole district."""
+    first = district.communities[0].community.id
+    everything = next(grid.code for grid in district.grids if grid.parent is None)
+    scopes = {"property_manager": ("--community", first), "grid_worker": ("--community", first)}
+    made = await asyncio.gather(
+        *(programs.add_account(role, scopes.get(role, ("--grid", everything)), settings) for role in ROLES)
+    )
+    return [(role, *account) for role, account in zip(ROLES, made, strict=True)]
+
+
+def _show_accounts(console: Console, port: int, accounts: Iterable[tuple[str, str, str]]) -> None:
+    """Where to look, and as whom."""
+    console.print(f" 网页 console  http://127.0.0.1:{port}/", style="bold")
+    table = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2))
+    for role, name, password in accounts:
+        table.add_row("", ROLES[role], name, password)
+    console.print(table)
 
 
 class _Demo:

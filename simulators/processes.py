@@ -14,7 +14,7 @@ import secrets
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -98,10 +98,26 @@ class Programs:
 
     async def start_web(self, port: int, settings: Mapping[str, str]) -> None:
         """Starts the gateway's web process on a port of loopback."""
-        own = {"SCG_WEB__PORT": str(port), "SCG_WEB__PLATFORM_KEYS": str(self._key)}
+        # The accounts of a simulation are gone with it: a name and a password must do for them.
+        own = {
+            "SCG_WEB__PORT": str(port),
+            "SCG_WEB__PLATFORM_KEYS": str(self._key),
+            "SCG_WEB__SECOND_FACTOR": "",
+        }
         process = await self._spawn("web", ["-m", "gateway", "web"], self._settings | own | dict(settings))
         await self._wait_for(process, "web", '"event": "ready"')
         self._readers.append(asyncio.create_task(self._read_on(process)))
+
+    async def add_account(self, role: str, scope: Sequence[str], settings: Mapping[str, str]) -> tuple[str, str]:
+        """Makes an account that is named as its role, with this scope (options of `gateway account add`). Returns its
+        name and password. Raises ProgramEnded."""
+        name = role.replace("_", "-")
+        arguments = ["-m", "gateway", "account", "add", name, "--role", role, "--permanent", *scope]
+        process = await self._spawn(f"account-{name}", arguments, self._settings | dict(settings))
+        out, _ = await process.communicate()
+        if process.returncode != 0:
+            raise ProgramEnded(self._last_words(f"account-{name}"))
+        return name, str(json.loads(out)["password"])
 
     async def start_agent(self, source: str, config: Path) -> None:
         """Starts an edge agent."""

@@ -13,9 +13,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
-from simulators.demo import Outcome, match
+from simulators.demo import ROLES, Outcome, match
 from simulators.scenario import Instance
 from tests.servers import ROOT
 from tests.simulators.children import children_of, is_running
@@ -157,7 +158,26 @@ def test_an_hour_comes_to_its_causes(start_demo: Any, broker: str) -> None:
     assert list(demo.folder.glob("scg-*")) == []
 
 
-@pytest.mark.parametrize("words", ["a district from seed", "registering", "starting broker", "connecting"])
+def test_whoever_looks_is_given_an_address_and_an_account_of_each_role(start_demo: Any) -> None:
+    demo = start_demo()
+    demo.wait_for("审计管理员")
+    said = "".join(demo.lines)
+    address = re.search(r"http://127\.0\.0\.1:\d+", said)
+    accounts = dict(re.findall(r"^\s+[\u4e00-\u9fff]+\s+([a-z-]+)\s+(\S+)\s*$", said, re.MULTILINE))
+    assert address is not None, said
+    assert {role.replace("_", "-") for role in ROLES} <= set(accounts)
+    with httpx.Client(base_url=address[0], follow_redirects=True, trust_env=False) as browser:
+        form = re.search(r'name="csrf" value="([0-9a-f]+)"', browser.get("/login").text)
+        assert form is not None
+        signed_in = {"csrf": form[1], "name": "dispatcher", "password": accounts["dispatcher"]}
+        page = browser.post("/login", data=signed_in)
+    assert page.status_code == 200
+    assert "事件看板" in page.text
+
+
+@pytest.mark.parametrize(
+    "words", ["a district from seed", "registering", "an account of each", "starting broker", "connecting"]
+)
 def test_ctrl_c_leaves_nothing_behind(start_demo: Any, words: str) -> None:
     """At any time: while the words were the last that it said, and so in the middle of the next thing."""
     demo = start_demo()
