@@ -254,8 +254,7 @@ class Gb26875Driver:
 
     def _is_repeat(self, frame: Frame) -> bool:
         """Whether this very frame was taken a moment ago, and its acknowledgement lost."""
-        known = self._known.get(frame.source)
-        taken_at = None if known is None else known.get(_digest(frame))
+        taken_at = self._known.get(frame.source, OrderedDict()).get(_digest(frame))
         return taken_at is not None and time.monotonic() - taken_at < REPEAT_S
 
     def _remember(self, frame: Frame) -> None:
