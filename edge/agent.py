@@ -92,8 +92,10 @@ class Agent:
         self._orders = Orders(config.data / "orders.db")
         self._order_thread = ThreadPoolExecutor(1, thread_name_prefix="orders")
         self._drivers = drivers
-        self._judgement = Judgement(select_offline(catalog), config.community, config.source)
-        self._judgement.renew(self.directory.config, self.clock())
+        self._judgement = Judgement(
+            select_offline(catalog), config.community, config.source, self.clock, self.clock.speed
+        )
+        self._judgement.renew(self.directory.config)
         self._kept: list[_Kept] = []
         self._sick: dict[str, str] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -204,12 +206,12 @@ class Agent:
             (),
             seq,
         )
-        self._act_on(self._judgement.take(message, self.clock()), (spool, seq))
+        self._act_on(self._judgement.take(message), (spool, seq))
 
     async def _judge_forever(self) -> None:
         while True:
             await asyncio.sleep(TICK_S)
-            self._act_on(self._judgement.tick(self.clock()))
+            self._act_on(self._judgement.tick())
 
     def _act_on(self, commands: list[Command], alarm: tuple[str, int] | None = None) -> None:
         """Gives the commands, if nobody hears. As long as somebody seems to, they are the gateway's to give; but they
@@ -227,7 +229,7 @@ class Agent:
     def _hearing_changed(self, is_hearing: bool) -> None:
         log.info("the gateway %s", "hears" if is_hearing else "does not hear")
         if is_hearing:
-            self._judgement.renew(self.directory.config, self.clock())
+            self._judgement.renew(self.directory.config)
             return
         now = time.monotonic()
         kept, self._kept = self._kept, []
@@ -335,7 +337,7 @@ class Agent:
         if self.directory.renew(payload):
             for id, problem in self.directory.problems.items():
                 log.error("device %s: %s", id, problem)
-            self._judgement.renew(self.directory.config, self.clock())
+            self._judgement.renew(self.directory.config)
 
     async def _describe(self) -> Status:
         depth, dropped, parked = 0, 0, 0

@@ -9,6 +9,8 @@ arrive, and nothing is done or opened twice.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from functools import partial
 
 from msgspec.structs import replace
 
@@ -28,6 +30,7 @@ from gateway.core.model import (
     Tick,
 )
 from gateway.core.state import CommunityState
+from gateway.runtime.clock import ForwardClock, read_steady
 from gateway.wire import Message, SourceConfig
 
 log = logging.getLogger(__name__)
@@ -39,15 +42,27 @@ def select_offline(catalog: Catalog) -> Catalog:
 
 
 class Judgement:
-    """The engine of one agent. Times are ms by the agent's own clock: only differences count."""
+    """The engine of one agent. ``clock`` is the agent's own, in ms, which runs ``speed`` times as fast as ``steady``
+    (real ms that only go forward). Only differences count; an engine's time never goes back, so when the agent's clock
+    is set back, the judgement's goes on."""
 
-    def __init__(self, catalog: Catalog, community: str, source: str) -> None:
+    def __init__(
+        self,
+        catalog: Catalog,
+        community: str,
+        source: str,
+        clock: Callable[[], int],
+        speed: float = 1.0,
+        steady: Callable[[], int] = read_steady,
+    ) -> None:
         self._catalog = catalog
         self._community = community
         self._source = source
+        self._make_clock = partial(ForwardClock, clock, speed, steady)
+        self._now = self._make_clock()
         self._engine: Engine | None = None
 
-    def renew(self, config: SourceConfig, now: int) -> None:
+    def renew(self, config: SourceConfig) -> None:
         """Begins anew, on this list of devices: after a change of it, and when the gateway hears again, because from
         then on its incidents are the true ones."""
         places = tuple(
@@ -75,22 +90,24 @@ class Judgement:
             self._engine = None
             return
         name = next(place.name for place in places if place.id == home)
+        self._now = self._make_clock()
         engine = Engine(self._catalog, CommunityState(Community(self._community, 0, name)))
-        step = engine.feed(RegistryChange("registry", places, (Source(self._source, home),), devices), now)
+        step = engine.feed(RegistryChange("registry", places, (Source(self._source, home),), devices), self._now())
         if step.answer != "done":
             log.error("no offline judgement, the device list is not consistent: %s", step.answer)
             self._engine = None
             return
         self._engine = engine
 
-    def take(self, message: Message, now: int) -> list[Command]:
+    def take(self, message: Message) -> list[Command]:
         """What the rules would have done on this message, as it went into the spool."""
         if self._engine is None:
             return []
-        return _commands_of(self._engine.feed(Delivery(message, b""), now))
+        return _commands_of(self._engine.feed(Delivery(message, b""), self._now()))
 
-    def tick(self, now: int) -> list[Command]:
+    def tick(self) -> list[Command]:
         """What the rules would have done because time passed."""
+        now = self._now()
         if self._engine is None or not self._engine.is_due(now):
             return []
         return _commands_of(self._engine.feed(Tick(), now))
