@@ -15,8 +15,9 @@ import asyncio
 import contextlib
 import importlib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
+from functools import partial
 from types import ModuleType
 from typing import Annotated, Any, Final, Literal, Protocol, Self
 
@@ -220,30 +221,30 @@ class _Lines:
 
 
 class ButtonDriver:
-    """The buttons of one keyboard or chip. `edge.ports.Driver`."""
+    """The buttons of one keyboard or chip, or of what ``open_contacts`` opens. `edge.ports.Driver`."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, open_contacts: Callable[[], Contacts] | None = None) -> None:
         self._settings = settings
         self._addresses = tuple(dict.fromkeys([*settings.keys.values(), *settings.lines.values()]))
-        self._library: ModuleType | None = None
+        self._open_contacts = open_contacts
         self._open: Contacts | None = None
         self._lit: dict[str, asyncio.TimerHandle] = {}
 
     async def run(self, desk: Desk) -> None:
         """Listens until cancelled. Raises GatewayError for a library that is missing and a key that there is not."""
-        self._library = self._import()
+        open_contacts = self._open_contacts or self._import()
         presses: asyncio.Queue[str] = asyncio.Queue()
         taking = asyncio.create_task(self.take_presses(desk, presses))
         try:
             while True:
-                await self._listen(desk, presses)
+                await self._listen(desk, presses, open_contacts)
                 await asyncio.sleep(REOPEN_S)
         finally:
             taking.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await taking
 
-    def _import(self) -> ModuleType:
+    def _import(self) -> Callable[[], Contacts]:
         name = "evdev" if self._settings.keyboard is not None else "gpiod"
         try:
             library = importlib.import_module(name)
@@ -256,21 +257,14 @@ class ButtonDriver:
                 if key not in library.ecodes.ecodes:
                     where = f"bus {self._settings.bus}"
                     raise GatewayError("unknown-key", f"the kernel knows no key {key}", where, "see `evtest`")
-        return library
+            return partial(_Keys, library, self._settings)
+        return partial(_Lines, library, self._settings)
 
-    def _open_contacts(self) -> Contacts:
-        library = self._library
-        if library is None:
-            raise OSError("the driver does not run")
-        return (
-            _Keys(library, self._settings) if self._settings.keyboard is not None else _Lines(library, self._settings)
-        )
-
-    async def _listen(self, desk: Desk, presses: asyncio.Queue[str]) -> None:
+    async def _listen(self, desk: Desk, presses: asyncio.Queue[str], open_contacts: Callable[[], Contacts]) -> None:
         """Until the device is gone, or cannot be opened."""
         where = self._settings.keyboard or self._settings.gpio
         try:
-            opened = self._open_contacts()
+            opened = open_contacts()
         except OSError as error:
             desk.tell("", f"{where} cannot be opened: {error.strerror or error}")
             return

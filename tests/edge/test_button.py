@@ -7,6 +7,7 @@ import contextlib
 import importlib.util
 import os
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,7 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from edge.drivers.button import STUCK_MS, ButtonDriver, Contact, Settings, make_press
+from edge.drivers import button
+from edge.drivers.button import STUCK_MS, ButtonDriver, Change, Contact, Settings, make_press
 from edge.ports import Carried, Lamp, Order, Outcome, Report
 from gateway.errors import GatewayError
 from gateway.wire import Signal
@@ -168,6 +170,120 @@ def chip(**changes: object) -> Settings:
     return Settings.model_validate(
         {"driver": "button", "bus": "counter", "gpio": "/dev/gpiochip0", "lines": {"17": "desk"}} | changes
     )
+
+
+class Board:
+    """Two buttons, ``desk`` and ``door``, at the end of a real pipe: ``D`` is the desk's down and ``d`` its up, ``O``
+    and ``o`` the door's. It can be pulled out and plugged in again."""
+
+    def __init__(self) -> None:
+        self.opened = 0
+        self.lamps: list[tuple[str, Lamp | None]] = []
+        self._writer = -1
+
+    def open(self) -> _Plugged:
+        """What the driver asks for. Raises OSError while it is pulled out."""
+        if self._writer < 0:
+            raise OSError(19, "No such device")
+        self.opened += 1
+        return _Plugged(self, self._reader)
+
+    def plug_in(self) -> None:
+        self._reader, self._writer = os.pipe()
+        os.set_blocking(self._reader, False)
+
+    def pull_out(self) -> None:
+        os.close(self._writer)
+        self._writer = -1
+
+    def move(self, changes: bytes) -> None:
+        os.write(self._writer, changes)
+
+
+class _Plugged:
+    """Implements `edge.drivers.button.Contacts`."""
+
+    def __init__(self, board: Board, reader: int) -> None:
+        self._board = board
+        self._reader = reader
+
+    def fileno(self) -> int:
+        return self._reader
+
+    def read(self) -> list[Change]:
+        changes = os.read(self._reader, 100)
+        if not changes:
+            raise OSError(19, "No such device")
+        return [Change("desk" if chr(one) in "Dd" else "door", chr(one).isupper()) for one in changes]
+
+    def light(self, address: str, lamp: Lamp | None) -> None:
+        self._board.lamps.append((address, lamp))
+
+    def close(self) -> None:
+        os.close(self._reader)
+
+
+@pytest.fixture
+async def board(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[Board, ListDesk, ButtonDriver]]:
+    """A board that is not plugged in yet, and the driver that waits for it."""
+    monkeypatch.setattr(button, "REOPEN_S", 0.05)
+    made, desk = Board(), ListDesk("counter", DESK)
+    lines = {"17": "desk", "27": "door"}
+    driver = ButtonDriver(chip(lines=lines, lamps={"desk": {"recorded": 22}}, lamp_s=0.3), made.open)
+    task = asyncio.create_task(driver.run(desk))
+    try:
+        await desk.wait_until(lambda: desk.troubles == {"": "/dev/gpiochip0 cannot be opened: No such device"})
+        made.plug_in()
+        await desk.wait_until(lambda: not desk.troubles)
+        yield made, desk, driver
+        assert not task.done()
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_contact_that_moves_is_a_press_on_the_disk(board: tuple[Board, ListDesk, ButtonDriver]) -> None:
+    made, desk, driver = board
+    made.move(b"DdDdD")  # it bounces
+    await desk.wait_until(lambda: desk.signals("sos-desk"))
+    made.move(b"d")
+    made.move(b"O")
+    await desk.wait_until(lambda: desk.signals("counter-door"))
+    await asyncio.sleep(2 * 0.05)  # the desk's contact is up for longer than it may bounce
+    made.move(b"Dd")
+    await desk.wait_until(lambda: len(desk.signals("sos-desk")) == 2)
+    assert desk.signals("counter-door") == [Signal("counter-door", "pressed")]
+    # Its lamp is put out by the press, lit by the receipt, and goes out by itself.
+    await driver.show(DESK, Lamp.RECORDED)
+    await desk.wait_until(lambda: made.lamps[-2:] == [("desk", Lamp.RECORDED), ("desk", None)])
+
+
+async def test_what_is_pulled_out_is_told_and_found_again(board: tuple[Board, ListDesk, ButtonDriver]) -> None:
+    made, desk, driver = board
+    made.move(b"D")
+    made.pull_out()
+    await desk.wait_until(lambda: "" in desk.troubles)
+    assert ("", "/dev/gpiochip0 is gone: No such device") in desk.told
+    assert desk.signals("sos-desk") == [Signal("sos-desk", "pressed")], "what was said before is not lost"
+    assert (await driver.perform(Order("c", DESK, "lamp", {"show": "recorded"}))).outcome == "failed"
+    made.plug_in()
+    await desk.wait_until(lambda: not desk.troubles)
+    made.move(b"D")
+    await desk.wait_until(lambda: len(desk.signals("sos-desk")) == 2)
+    assert made.opened == 2
+    assert (await driver.perform(Order("c", DESK, "lamp", {"show": "recorded"}))).outcome == "done"
+
+
+async def test_a_contact_that_stays_down_is_told(
+    board: tuple[Board, ListDesk, ButtonDriver], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(button, "STUCK_MS", 100)
+    made, desk, _ = board
+    made.move(b"D")
+    await desk.wait_until(lambda: "is it stuck?" in desk.troubles.get("desk", ""))
+    made.move(b"d")
+    await desk.wait_until(lambda: not desk.troubles)
+    assert desk.signals("sos-desk") == [Signal("sos-desk", "pressed")]
 
 
 @pytest.mark.parametrize(("settings", "package"), [(keyboard(), "evdev"), (chip(), "gpiod")])
