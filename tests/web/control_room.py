@@ -32,6 +32,7 @@ from gateway.runtime.registrar import DistrictFile
 from gateway.runtime.signing import Policy, SignIn
 from gateway.web.access import Gate, Site
 from gateway.web.app import create_app
+from gateway.wire import Lane, Message, Signal, encode_message, topic_of
 from tests.core.worlds import DEVICES
 from tests.runtime.world import HandClock, World, district_of, until
 from tests.web.house import CHEAP, CLI, PASSWORD, Visitor
@@ -180,6 +181,13 @@ class ControlRoom:
         """Somebody presses a button; the incident that it opened, or joined."""
         event = self.world.press(device, community)
         return await self.wait_for_incident(event)
+
+    def press_own(self, device: str, community: str = "c001") -> None:
+        """Somebody presses a device that speaks for itself."""
+        now = self.world.clock()
+        pressed = (Signal(device, "pressed", {}),)
+        message = Message(community, device, Lane.ALARM, "own1", 1, 1, now, now, pressed, [], (), 0)
+        self.world.inbox.send(topic_of(community, device, Lane.ALARM), encode_message(message))
 
     async def wait_for_incident(self, event: str) -> Incident:
         """The incident that stands on an event, once it is on the board."""

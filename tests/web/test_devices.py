@@ -15,7 +15,6 @@ from gateway.runtime.accounts import AuditFilter
 from gateway.runtime.device_desk import make_id
 from gateway.runtime.device_history import read_history
 from gateway.runtime.signals import read_recent
-from gateway.wire import Lane, Message, Signal, encode_message, topic_of
 from tests.core.worlds import DEVICES
 from tests.runtime.world import until
 from tests.web.control_room import ControlRoom
@@ -67,15 +66,6 @@ def deeds(room: ControlRoom, what: str) -> list[tuple[str, str, str]]:
     return [(row.deed.who, row.deed.about, row.deed.outcome) for row in rows]
 
 
-def press_own(room: ControlRoom, device: str) -> None:
-    """A device that speaks for itself is pressed."""
-    now = room.world.clock()
-    message = Message(
-        "c001", device, Lane.ALARM, "own1", 1, 1, now, now, (Signal(device, "pressed", {}),), [], (), 0
-    )  # fmt: skip
-    room.world.inbox.send(topic_of("c001", device, Lane.ALARM), encode_message(message))
-
-
 async def test_a_device_that_speaks_for_itself_gets_a_password_that_is_shown_once(
     room: ControlRoom, keeper: Visitor
 ) -> None:
@@ -110,7 +100,7 @@ async def test_a_press_in_the_live_test_is_seen_within_a_second_and_opens_nothin
     assert found is not None
     async with room.listen(keeper, f"/devices/c001/sn-7/stream?after={found[1]}") as stream:
         pressed = time.monotonic()
-        press_own(room, "sn-7")
+        room.press_own("sn-7")
         _, signal = await stream.next("signal")
         waited = time.monotonic() - pressed
 
