@@ -157,7 +157,7 @@ class DeviceDesk:
             event_id = f"registry/{actor.id}/{wish.id}"
             if await self._has_happened(event_id):
                 device = await self._known(community, id)
-                if wish.verb == "retire" and is_own_source(device):
+                if device.state is DeviceState.RETIRED and is_own_source(device):
                     # Between the two somebody may have pulled the plug.
                     await asyncio.to_thread(self._ledger.drop_credentials, [id])
                 return Settled(device, is_repeat=True)

@@ -22,6 +22,7 @@ from gateway.runtime.writer import Catalogs
 from gateway.web.access import Gate, SignInNeeded, check_routes, lead_to_sign_in, public, wants_page
 from gateway.web.account import route_account
 from gateway.web.accounts import route_accounts
+from gateway.web.api_devices import route_devices_api
 from gateway.web.api_incidents import route_api
 from gateway.web.assets import STATIC, StaticPages
 from gateway.web.audit import route_audit
@@ -153,7 +154,7 @@ def create_app(
         app.include_router(route_devices(console))
         app.include_router(route_windows(console))
         app.include_router(route_metrics(console))
-        api = [route_api(console)]
+        api = [route_api(console), route_devices_api(console)]
         for router in (*api, route_description(api)):
             app.include_router(router)
     check_routes(app.routes)

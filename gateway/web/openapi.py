@@ -11,8 +11,11 @@ from fastapi.openapi.utils import get_openapi
 from msgspec import Struct
 from starlette.routing import BaseRoute
 
-from gateway.core.model import Due, Incident, Level, Line, Role, Sort
+from gateway.core.model import Device, DeviceState, Due, Incident, Level, Line, Role, Silence, Sort
+from gateway.core.present import DevicePresent, LastValue
 from gateway.runtime.acting import Choice
+from gateway.runtime.device_desk import Settled
+from gateway.runtime.sick import Ailment, Patient, Symptom
 from gateway.web.access import public
 from gateway.web.problems import CONTENT_TYPE
 
@@ -93,7 +96,55 @@ class IncidentWithMoves(Struct, frozen=True):
     moves: list[Choice]
 
 
-_EXAMPLES: Final = {
+class DevicePage(Struct, frozen=True):
+    """A page of devices; ``next`` is the cursor of the next one, or null."""
+
+    items: list[Device]
+    next: str | None
+
+
+class SickList(Struct, frozen=True):
+    """Devices that are not well, by how much it hurts."""
+
+    items: list[Patient]
+
+
+class WindowList(Struct, frozen=True):
+    """Maintenance windows, silences and absences."""
+
+    items: list[Silence]
+
+
+_DEVICE: Final = Device(
+    "sn-2026-0042",
+    "fixed-sos",
+    "sn-2026-0042",
+    "c042-b03-u1-101",
+    state=DeviceState.COMMISSIONING,
+    state_until=1_795_437_000_000,
+    attributes={"serial": "SN-2026/0042"},
+)
+_LOW: Final = Symptom(Ailment.FLAT, 1_795_435_200_000, EXAMPLE.id)
+_WINDOW: Final = Silence(
+    "0d6b1f0e3c914e6fb1c5b6a2f2f0a7c4", 1_795_442_400_000, "年检", "wang", 0, "c042-lift-01", kind="maintenance"
+)
+
+COMPONENTS: Final = (
+    IncidentPage,
+    ChangePage,
+    IncidentWithMoves,
+    DevicePage,
+    SickList,
+    DevicePresent,
+    Settled,
+    WindowList,
+)
+_EXAMPLES: Final[dict[str, Struct]] = {
+    "DevicePage": DevicePage([_DEVICE], "sn-2026-0042"),
+    "SickList": SickList([Patient(_DEVICE, (_LOW,), is_life_safety=True, homes=1)]),
+    "DevicePresent": DevicePresent(_DEVICE, 1_795_435_200_123, values={"battery": LastValue(88.0, 1_795_435_200_123)}),
+    "Settled": Settled(_DEVICE, "shown-once"),
+    "WindowList": WindowList([_WINDOW]),
     "IncidentPage": IncidentPage([EXAMPLE], None, 4711),
     "ChangePage": ChangePage([EXAMPLE], 4711, is_complete=True),
     "IncidentWithMoves": IncidentWithMoves(EXAMPLE, [_MOVE]),
@@ -148,9 +199,7 @@ def describe(routes: Sequence[BaseRoute]) -> dict[str, Any]:
     document = get_openapi(
         title="Smart Community Gateway", version="1", openapi_version="3.1.0", routes=routes, description=_ABOUT
     )
-    _, schemas = msgspec.json.schema_components(
-        [IncidentPage, ChangePage, IncidentWithMoves], ref_template="#/components/schemas/{name}"
-    )
+    _, schemas = msgspec.json.schema_components(COMPONENTS, ref_template="#/components/schemas/{name}")
     problem = {
         "type": "object",
         "required": ["type", "status", "code", "detail"],

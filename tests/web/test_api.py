@@ -25,10 +25,15 @@ def program(room: ControlRoom) -> httpx.AsyncClient:
     return client_of(room, "platform", Role.PLATFORM)
 
 
-def client_of(room: ControlRoom, name: str, role: Role, grids: tuple[str, ...] = ("370215",)) -> httpx.AsyncClient:
+def client_of(
+    room: ControlRoom,
+    name: str,
+    role: Role,
+    grids: tuple[str, ...] = ("370215",),
+    wanted: tuple[Permission, ...] = (Permission.INCIDENTS_SEE, Permission.INCIDENTS_ACT),
+) -> httpx.AsyncClient:
     account, _ = room.officers.add(CLI, name, "", password=None, must_change=False, has_password=False)
     account = room.officers.grant(CLI, account.id, role, grids, (), "")
-    wanted = (Permission.INCIDENTS_SEE, Permission.INCIDENTS_ACT)
     secret, _ = room.sign_in.issue_token(account, "a program", wanted, 30, Deed(0, name, "token.add", name))
     client = httpx.AsyncClient(
         base_url=f"{room.url}/api/v1", headers={"Authorization": f"Bearer {secret}"}, trust_env=False
@@ -164,6 +169,14 @@ async def test_the_description_has_every_route_with_an_example_and_only_what_exi
         "GET /api/v1/incidents/stream",
         "GET /api/v1/incidents/{id}",
         "POST /api/v1/incidents/{id}/acts",
+        "GET /api/v1/devices",
+        "GET /api/v1/devices/sick",
+        "GET /api/v1/devices/{community}/{id}",
+        "POST /api/v1/devices",
+        "POST /api/v1/devices/{community}/{id}/changes",
+        "GET /api/v1/windows",
+        "POST /api/v1/windows",
+        "POST /api/v1/windows/{community}/{id}/end",
     }
     for where, operation in operations:
         assert operation["description"], where

@@ -1,0 +1,246 @@
+"""``/api/v1/devices`` and ``/api/v1/windows``: what the property manager's pages do, for programs."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated, Any, Final, Literal
+
+import msgspec
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+
+from gateway.core.model import Community, Silence, SilenceChange
+from gateway.core.present import Present
+from gateway.runtime.access import Actor, Permission
+from gateway.runtime.device_desk import PATIENCE_S, Alteration, Refused, Registration, Settled
+from gateway.runtime.door import DoorClosed, DoorRefused
+from gateway.web.access import authorise
+from gateway.web.api_incidents import Key, Limit
+from gateway.web.callbacks import RETRY
+from gateway.web.console import Console
+from gateway.web.device_view import find_community, read_sick, record
+from gateway.web.openapi import answers, errors
+from gateway.web.problems import Problem
+
+Seer = Annotated[Actor, Depends(authorise(Permission.REGISTRY_SEE))]
+Changer = Annotated[Actor, Depends(authorise(Permission.REGISTRY_CHANGE))]
+Silencer = Annotated[Actor, Depends(authorise(Permission.SILENCES_CHANGE))]
+Where = Annotated[str, Query(max_length=48, pattern=r"^[a-z0-9-]+$", description="the community", examples=["c042"])]
+Place = Annotated[str, Path(max_length=48, pattern=r"^[a-z0-9-]+$", examples=["c042"])]
+Id = Annotated[str, Path(max_length=48, pattern=r"^[a-z0-9-]+$", examples=["sn-2026-0042"])]
+Window = Annotated[str, Path(max_length=64, pattern=r"^[A-Za-z0-9-]+$", examples=["0d6b1f0e3c914e6fb1c5b6a2f2f0a7c4"])]
+
+_FORBID: Final = "forbid"
+
+
+class RegistrationBody(BaseModel):
+    """A device to register. Without ``source`` it speaks for itself and gets a password; with it, that edge agent
+    carries it. ``test``: it begins with a live test."""
+
+    model_config = ConfigDict(
+        extra=_FORBID,
+        json_schema_extra={
+            "example": {
+                "community": "c042",
+                "code": "SN-2026/0042",
+                "profile": "fixed-sos",
+                "place": "c042-b03-u1-101",
+                "test": True,
+            }
+        },
+    )
+
+    community: Annotated[str, Field(max_length=48)]
+    code: Annotated[str, Field(max_length=80)]
+    profile: Annotated[str, Field(max_length=48)]
+    place: Annotated[str, Field(max_length=48)]
+    source: Annotated[str, Field(max_length=48)] = ""
+    name: Annotated[str, Field(max_length=60)] = ""
+    address: Annotated[str, Field(max_length=120)] = ""
+    test: bool = True
+
+
+class AlterationBody(BaseModel):
+    """A change of a device; what each verb takes, docs/devices.md says."""
+
+    model_config = ConfigDict(
+        extra=_FORBID, json_schema_extra={"example": {"verb": "move", "place": "c042-b03-u1-102", "reason": "搬家"}}
+    )
+
+    verb: Literal["test", "end_test", "move", "rename", "replace", "retire", "renew"]
+    reason: Annotated[str, Field(max_length=200)] = ""
+    place: Annotated[str, Field(max_length=48)] = ""
+    name: Annotated[str, Field(max_length=60)] = ""
+    code: Annotated[str, Field(max_length=80)] = ""
+    profile: Annotated[str, Field(max_length=48)] = ""
+    address: Annotated[str, Field(max_length=120)] = ""
+
+
+class WindowBody(BaseModel):
+    """A maintenance window, a silence, or an absence (``away``: ``place`` alone, a household)."""
+
+    model_config = ConfigDict(
+        extra=_FORBID,
+        json_schema_extra={
+            "example": {
+                "community": "c042",
+                "kind": "maintenance",
+                "device": "c042-lift-01",
+                "until": "2026-11-23T22:00:00+08:00",
+                "reason": "年检",
+            }
+        },
+    )
+
+    community: Annotated[str, Field(max_length=48)]
+    kind: Literal["maintenance", "silence", "away"]
+    until: AwareDatetime
+    reason: Annotated[str, Field(min_length=1, max_length=200)]
+    device: Annotated[str, Field(max_length=48)] | None = None
+    place: Annotated[str, Field(max_length=48)] | None = None
+    since: AwareDatetime | None = None
+
+
+def route_devices_api(console: Console) -> APIRouter:
+    """The routes about devices and windows."""
+    router = APIRouter(prefix="/api/v1", tags=["devices"], default_response_class=Response)
+
+    async def look(community: Community, device: str = "") -> Present:
+        try:
+            return await console.door.look(community.id, device)
+        except (DoorClosed, DoorRefused) as error:
+            raise _away() from error
+
+    @router.get("/devices", responses={**answers("DevicePage", "a page"), **errors(401, 403, 404, 422, 429, 503)})
+    async def list_devices(
+        actor: Seer,
+        community: Where,
+        limit: Limit = 100,
+        cursor: Annotated[str, Query(max_length=48, description="`next` of the page before")] = "",
+    ) -> Response:
+        """The devices of a community by id, the retired ones too, as they are registered."""
+        here = await find_community(console, actor, community)
+        devices = await asyncio.to_thread(console.ledger.devices, here.id)
+        found = [device for device in devices if device.id > cursor]
+        more = found[limit - 1].id if len(found) > limit else None
+        return _json({"items": found[:limit], "next": more})
+
+    @router.get("/devices/sick", responses={**answers("SickList", "it"), **errors(401, 403, 404, 422, 429, 503)})
+    async def list_sick(actor: Seer, community: Where) -> Response:
+        """The devices that are not well, by how much it hurts: those that lives hang on first, then by the homes
+        behind them."""
+        here = await find_community(console, actor, community)
+        return _json({"items": await read_sick(console, await look(here))})
+
+    @router.get(
+        "/devices/{community}/{id}",
+        responses={**answers("DevicePresent", "it"), **errors(401, 403, 404, 422, 429, 503)},
+    )
+    async def read_device(actor: Seer, community: Place, id: Id) -> Response:
+        """One registered device with its last values, and when it was last heard of."""
+        here = await find_community(console, actor, community)
+        found = (await look(here, id)).devices
+        if not found:
+            raise Problem(404, "unknown", "there is no such thing, or it is not in your scope")
+        return _json(found[0])
+
+    @router.post(
+        "/devices",
+        responses={**answers("Settled", "it is registered"), **errors(400, 401, 403, 404, 409, 422, 429, 503)},
+    )
+    async def register(request: Request, actor: Changer, body: RegistrationBody, key: Key) -> Response:
+        """Registers a device. ``password`` is told this once; the same key again does nothing more, and tells none."""
+        here = await find_community(console, actor, body.community)
+        wish = Registration(
+            key, body.code, body.profile, body.place, body.source, body.name, body.address, is_test=body.test
+        )
+        about = f"{here.id}/{body.code}"
+        try:
+            settled = await console.desk.register(actor, here.id, wish)
+        except Refused as error:
+            await record(request, actor, "device.register", about, f"refused: {error.code}")
+            raise _refused(error) from error
+        except (DoorClosed, DoorRefused) as error:
+            raise _away() from error
+        await record(request, actor, "device.register", f"{here.id}/{settled.device.id}", _outcome(settled))
+        return _json(settled)
+
+    @router.post(
+        "/devices/{community}/{id}/changes",
+        responses={**answers("Settled", "it was done"), **errors(400, 401, 403, 404, 409, 422, 429, 503)},
+    )
+    async def change(
+        request: Request, actor: Changer, community: Place, id: Id, body: AlterationBody, key: Key
+    ) -> Response:
+        """Tests, moves, renames, replaces or retires a device, or gives it a new password (told this once)."""
+        here = await find_community(console, actor, community)
+        about = f"{here.id}/{id}"
+        try:
+            settled = await console.desk.alter(actor, here.id, id, Alteration(key, **body.model_dump()))
+        except LookupError as error:
+            raise Problem(404, "unknown", "there is no such thing, or it is not in your scope") from error
+        except Refused as error:
+            await record(request, actor, f"device.{body.verb}", about, f"refused: {error.code}")
+            raise _refused(error) from error
+        except (DoorClosed, DoorRefused) as error:
+            raise _away() from error
+        await record(request, actor, f"device.{body.verb}", about, _outcome(settled), body.reason)
+        return _json(settled)
+
+    @router.get("/windows", responses={**answers("WindowList", "they"), **errors(401, 403, 404, 422, 429, 503)})
+    async def list_windows(actor: Seer, community: Where) -> Response:
+        """The maintenance windows, silences and absences that hold or are to come."""
+        here = await find_community(console, actor, community)
+        return _json({"items": (await look(here)).silences})
+
+    @router.post(
+        "/windows", responses={**answers("WindowList", "it holds"), **errors(400, 401, 403, 404, 409, 422, 429, 503)}
+    )
+    async def begin(request: Request, actor: Silencer, body: WindowBody, key: Key) -> Response:
+        """A window, a silence or an absence. Its id is the key."""
+        here = await find_community(console, actor, body.community)
+        since = round(body.since.timestamp() * 1000) if body.since is not None else 0
+        until = round(body.until.timestamp() * 1000)
+        silence = Silence(key, until, body.reason, actor.name, since, body.device, body.place, None, body.kind)
+        await submit(request, actor, here, SilenceChange(key, actor.name, silence), f"silence.{body.kind}")
+        return _json({"items": (await look(here)).silences})
+
+    @router.post(
+        "/windows/{community}/{id}/end",
+        responses={**answers("WindowList", "it is over"), **errors(400, 401, 403, 404, 409, 422, 429, 503)},
+    )
+    async def end(request: Request, actor: Silencer, community: Place, id: Window, key: Key) -> Response:
+        """Takes one back before its time."""
+        here = await find_community(console, actor, community)
+        await submit(request, actor, here, SilenceChange(key, actor.name, ended=id), "silence.end")
+        return _json({"items": (await look(here)).silences})
+
+    async def submit(request: Request, actor: Actor, here: Community, change: SilenceChange, what: str) -> None:
+        of = change.silence
+        about = f"{here.id}/{(of.device or of.place or '') if of is not None else change.ended}"
+        try:
+            answer = await console.door.submit(here.id, change, f"silence/{actor.id}/{change.id}", PATIENCE_S)
+        except (DoorClosed, DoorRefused) as error:
+            raise _away() from error
+        is_done = answer in ("done", "repeat")
+        await record(request, actor, what, about, answer if is_done else f"refused: {answer}"[:120])
+        if not is_done:
+            raise Problem(409, "refused", answer)
+
+    return router
+
+
+def _outcome(settled: Settled) -> str:
+    return "repeat" if settled.is_repeat else "done"
+
+
+def _refused(error: Refused) -> Problem:
+    return Problem(422 if error.field else 409, error.code, error.words, field=error.field)
+
+
+def _away() -> Problem:
+    return Problem(503, "gateway-away", "the gateway does not answer; send it again", headers=RETRY)
+
+
+def _json(body: Any) -> Response:
+    return Response(msgspec.json.encode(body), media_type="application/json")
