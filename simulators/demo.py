@@ -165,7 +165,14 @@ async def _run(console: Console, *, once: bool, speed: float, seed: int, communi
 
 
 async def _set_up(
-    console: Console, programs: Programs, speed: float, seed: int, communities: int, agents: int, *, with_accounts: bool
+    console: Console,
+    programs: Programs,
+    speed: float,
+    seed: int,
+    communities: int,
+    agents: int,
+    *,
+    with_accounts: bool = False,
 ) -> _Demo:
     """Everything started, connected and registered; the hour has not begun."""
     with _stage(console, f"a district from seed {seed}"):
