@@ -12,10 +12,9 @@ What they say is mapped by the profile (`from` is the field in the device's own 
 when we subscribe is a state, never a press. The subscriptions have QoS 1 and the session persists, so that the broker
 keeps for us what devices publish at QoS 1 while the agent is down.
 
-**What this hop can lose.** The client library acknowledges a message to the broker when it is in our memory, not when
-it is on our disk (aiomqtt 2.5 has no acknowledgement by hand). A press that arrived in the instant before the agent is
-killed, or that waits in memory while the disk takes nothing, is lost with the process; so is what a device publishes at
-QoS 0 while the agent is down. A press that the disk refuses is tried again until it is taken.
+**What this hop can lose.** A message at QoS 1 is acknowledged to the broker when it is on our disk
+(`edge.drivers.acknowledging`); a press that the disk refuses is tried again until it is taken, and what comes behind it
+waits at the broker. What a device publishes at QoS 0 is lost when the agent is down, or killed before it was written.
 """
 
 from __future__ import annotations
@@ -34,6 +33,7 @@ import aiomqtt
 from msgspec import Struct
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from edge.drivers.acknowledging import Client
 from edge.drivers.measuring import NotJson, read_json
 from edge.drivers.mqtt_messages import (
     Discovery,
@@ -163,6 +163,7 @@ class MqttLocalDriver:
                             await self._hear(
                                 desk, faces, str(message.topic), bytes(payload), is_retained=message.retain
                             )
+                        client.acknowledge(message)
             except aiomqtt.MqttError as error:
                 broker = f"{self._settings.host}:{self._settings.port}"
                 desk.tell("", f"the broker {broker} cannot be reached: {error}")
@@ -171,9 +172,9 @@ class MqttLocalDriver:
             await asyncio.sleep(pause_s)
             pause_s = min(pause_s * 2, PAUSE_MOST_S)
 
-    def _make_client(self, desk: Desk, password: str | None, tls: ssl.SSLContext | None) -> aiomqtt.Client:
+    def _make_client(self, desk: Desk, password: str | None, tls: ssl.SSLContext | None) -> Client:
         settings = self._settings
-        return aiomqtt.Client(
+        return Client(
             settings.host,
             settings.port,
             username=settings.username,

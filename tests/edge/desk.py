@@ -42,6 +42,8 @@ class ListDesk:
         self.disk = asyncio.Event()
         """While it is cleared, whatever is handed in waits for the disk."""
         self.disk.set()
+        self.waiting = 0
+        """How many calls wait for the disk."""
         self._changed = asyncio.Event()
 
     def now(self) -> int:
@@ -54,7 +56,11 @@ class ListDesk:
         return tuple(self.devices)
 
     async def take(self, *reports: Report) -> tuple[str, ...]:
-        await self.disk.wait()
+        self.waiting += 1
+        try:
+            await self.disk.wait()
+        finally:
+            self.waiting -= 1
         if self.full:
             self.refused += reports
             self._changed.set()

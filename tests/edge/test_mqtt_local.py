@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import json
 import random
+import signal
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -33,6 +35,7 @@ from gateway.wire import Measurement, Signal
 from tests.conftest import StartMosquitto
 from tests.edge.desk import ListDesk, shipped, sound_with
 from tests.edge.fuzz import check_fit, random_bytes, random_json
+from tests.ports.tcp_line import TcpLine
 from tests.servers import Mosquitto, free_port
 
 PROFILES: Final = shipped().profiles
@@ -369,6 +372,64 @@ async def test_a_press_said_while_the_agent_is_down_waits_at_the_broker(mosquitt
         await say(devices, address, {"action": "double"})
     async with running(MqttLocalDriver(chosen), desk):
         await desk.wait_until(lambda: len(desk.signals("zigbee-button")) == 2)
+
+
+def count_presses(desk: ListDesk) -> int:
+    return len(desk.signals("zigbee-button"))
+
+
+async def test_a_press_that_was_not_on_the_disk_yet_comes_again_after_a_kill(mosquitto: Mosquitto, base: str) -> None:
+    address = f"{base}/button"
+    agent = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "tests.edge.mqtt_child", str(mosquitto.port), base, stdout=asyncio.subprocess.PIPE
+    )
+    assert agent.stdout is not None
+    try:
+        async with asyncio.timeout(20):
+            assert await agent.stdout.readline() == b"listening\n"
+            async with publishing(mosquitto.port) as devices:
+                await say(devices, address, {"action": "single"})
+            assert await agent.wait() == -signal.SIGKILL
+    finally:
+        if agent.returncode is None:
+            agent.kill()
+            await agent.wait()
+    desk = ListDesk("local", carry("zigbee-button", address))
+    for _ in range(2):
+        async with running(MqttLocalDriver(settings(mosquitto.port, zigbee2mqtt=base, client_id=base)), desk):
+            await desk.wait_until(lambda: count_presses(desk) == 1)
+
+
+@pytest.mark.parametrize("is_kept", [True, False], ids=["the broker keeps its session", "and loses it"])
+async def test_what_waits_for_the_disk_while_the_connection_ends_is_taken_once(
+    start_mosquitto: StartMosquitto, base: str, is_kept: bool
+) -> None:
+    broker = start_mosquitto()
+    address = f"{base}/button"
+    desk = ListDesk("local", carry("zigbee-button", address))
+    async with TcpLine(broker.port) as line:
+        driver = MqttLocalDriver(settings(line.port, zigbee2mqtt=base))
+        async with running(driver, desk):
+            desk.disk.clear()
+            async with publishing(broker.port) as devices:
+                for _ in range(3):
+                    await say(devices, address, {"action": "single"})
+            await desk.wait_until(lambda: desk.waiting == 1)
+            await line.cut()
+            if not is_kept:
+                broker.kill()
+                await asyncio.to_thread(broker.start)
+            desk.disk.set()
+            await desk.wait_until(lambda: not driver.is_listening)
+            await line.mend()
+            await desk.wait_until(lambda: driver.is_listening and count_presses(desk) == 3)
+            async with publishing(broker.port) as devices:
+                await say(devices, address, {"action": "single"})
+            await desk.wait_until(lambda: count_presses(desk) == 4)
+        # Nothing is left at the broker.
+        async with running(driver, desk), publishing(broker.port) as devices:
+            await say(devices, address, {"action": "single"})
+            await desk.wait_until(lambda: count_presses(desk) == 5)
 
 
 async def test_a_broker_that_goes_and_comes_is_found_again(start_mosquitto: StartMosquitto, base: str) -> None:
