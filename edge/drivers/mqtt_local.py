@@ -41,8 +41,11 @@ from edge.drivers.mqtt_messages import (
     fill,
     is_answer,
     make_signal,
+    name_unknown,
     read_frigate,
     read_tasmota,
+    read_unknown,
+    read_unknown_tasmota,
     read_zigbee,
 )
 from edge.ports import Carried, Desk, Lamp, NotTaken, Order, Outcome, Report
@@ -62,6 +65,11 @@ REFUSED: Final = 128
 """Codes of a broker's answer to a subscription from which on it is refused (MQTT 3.1.1, section 3.9.3)."""
 
 PAYLOAD_MOST: Final = 256 * 1024
+
+NO_DEVICES: Final = frozenset({"set", "get", "action"})
+"""Last levels below a Zigbee device's own topic: what is asked of it, and what it says a second time."""
+
+NOT_REGISTERED: Final = "no device is registered under this address"
 
 _Topic = Annotated[str, Field(pattern=r"^[^+#\x00]{1,200}$")]
 
@@ -123,6 +131,7 @@ class MqttLocalDriver:
         self._discovery = Discovery(settings.homeassistant) if settings.homeassistant else None
         self._subscribed: set[str] = set()
         self._skipped: dict[str, str] = {}
+        self._too_large: set[str] = set()
         self._seen: OrderedDict[tuple[str, str, str], None] = OrderedDict()
         self._waiters: list[_Waiter] = []
         self._is_refused = False
@@ -227,7 +236,12 @@ class MqttLocalDriver:
     async def _hear(self, desk: Desk, faces: FaceBook, topic: str, payload: bytes, *, is_retained: bool) -> None:
         settings = self._settings
         if len(payload) > PAYLOAD_MOST:
+            self._too_large.add(topic)
+            desk.tell(topic, f"a message of {len(payload)} bytes is too large and was passed over")
             return
+        if topic in self._too_large:
+            self._too_large.discard(topic)
+            desk.tell(topic, "")
         first, _, rest = topic.partition("/")
         if settings.zigbee2mqtt and topic.startswith(f"{settings.zigbee2mqtt}/"):
             await self._hear_zigbee(desk, topic, payload, is_retained=is_retained)
@@ -245,6 +259,7 @@ class MqttLocalDriver:
         name = topic.removeprefix(f"{self._settings.zigbee2mqtt}/")
         if name == "bridge/state":
             self._tell_presence(desk, f"{self._settings.zigbee2mqtt}/bridge", payload, "Zigbee2MQTT is not running")
+        if name.startswith("bridge/"):
             return
         if name.endswith("/availability"):
             address = topic.removesuffix("/availability")
@@ -253,6 +268,8 @@ class MqttLocalDriver:
             return
         device = desk.find(topic)
         if device is None:
+            if topic.rpartition("/")[2] not in NO_DEVICES and not is_retained:
+                await self._hear_unknown(desk, topic, payload)
             return
         raw = self._read_object(desk, device, topic, payload)
         if raw is None:
@@ -263,8 +280,12 @@ class MqttLocalDriver:
 
     async def _hear_tasmota(self, desk: Desk, rest: str, payload: bytes, *, is_retained: bool) -> None:
         name, _, leaf = rest.partition("/")
-        device = desk.find(f"tasmota/{name}")
+        address = f"tasmota/{name}"
+        device = desk.find(address)
         if device is None:
+            if leaf != "LWT" and not is_retained:
+                with contextlib.suppress(NotJson):
+                    await self._pass_on(desk, address, read_unknown_tasmota(name_unknown(address), payload))
             return
         if leaf == "LWT":
             self._tell_presence(desk, device.address, payload, "it is offline, its broker session says")
@@ -298,8 +319,13 @@ class MqttLocalDriver:
             return
         desk.tell(topic, "")
         sighting = read_frigate(leaf, raw) if isinstance(raw, dict) else None
-        device = desk.find(f"{prefix}/{sighting.camera}") if sighting is not None else None
-        if sighting is None or device is None:
+        if sighting is None:
+            return
+        address = f"{prefix}/{sighting.camera}"
+        device = desk.find(address)
+        if device is None:
+            # What it saw goes nowhere: a plate is nobody's call for help.
+            desk.tell(address, f"it sees something, and {NOT_REGISTERED}")
             return
         signal = make_signal(device, sighting, faces)
         key = (sighting.tracked, sighting.kind, sighting.text)
@@ -348,11 +374,30 @@ class MqttLocalDriver:
         if is_offline or "online" in text.lower():
             desk.tell(address, trouble if is_offline else "")
 
+    async def _hear_unknown(self, desk: Desk, topic: str, payload: bytes) -> None:
+        """A Zigbee device that nobody registered."""
+        with contextlib.suppress(NotJson):
+            raw = read_json(payload)
+            if isinstance(raw, dict):
+                await self._pass_on(desk, topic, read_unknown(name_unknown(topic), raw))
+
+    async def _pass_on(self, desk: Desk, address: str, report: Report | None) -> None:
+        """Somebody may have pressed at a device that nobody registered: the gateway opens a case at the agent's
+        place."""
+        desk.tell(address, f"it speaks, and {NOT_REGISTERED}")
+        if report is not None:
+            await self._store(desk, report, is_grave=True)
+
     async def _hand_in(self, desk: Desk, device: Carried, report: Report) -> None:
-        """Makes a report durable. Readings that the disk refuses are told and let go, and come again; a press or a
-        sighting is tried again until it is taken, and what comes behind it waits."""
+        """Makes a registered device's report durable. Readings that the disk refuses are let go, and come again."""
+        if await self._store(desk, report, is_grave=bool(report.signals)):
+            desk.tell(device.address, "")
+
+    async def _store(self, desk: Desk, report: Report, *, is_grave: bool) -> bool:
+        """Whether it is on the disk. What is grave, a press or a sighting, is tried again until it is taken, and what
+        comes behind it waits."""
         if not report.signals and not report.measurements:
-            return
+            return False
         pause_s = 0.2
         while True:
             try:
@@ -361,14 +406,14 @@ class MqttLocalDriver:
             except NotTaken as refused:
                 self._is_refused = True
                 desk.tell("", f"what devices say cannot be stored: {refused}")
-                if not report.signals:
-                    return
+                if not is_grave:
+                    return False
                 await asyncio.sleep(pause_s)
                 pause_s = min(pause_s * 2, 5.0)
         if self._is_refused:
             self._is_refused = False
             desk.tell("", "")
-        desk.tell(device.address, "")
+        return True
 
     # --- what is asked of devices ------------------------------------------------------------------------------------
 

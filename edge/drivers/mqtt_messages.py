@@ -6,10 +6,11 @@ event's data only what its profile declares goes on: no picture, no vector, and 
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final
 
 from msgspec import Struct
@@ -17,7 +18,7 @@ from msgspec import Struct
 from edge.drivers.measuring import NotJson, read_fields, read_json, select_data, to_float
 from edge.ports import Carried, Report
 from gateway.core.profile import ABSENT, Profile, find_raw
-from gateway.wire import Signal
+from gateway.wire import Measurement, Signal
 
 QUIET_ACTIONS: Final = frozenset(
     {"", "release", "released", "single_release", "double_release", "hold_release", "long_release", "none", "clear"}
@@ -54,6 +55,40 @@ def _read_action(device: Carried, action: str) -> tuple[Signal, ...]:
     return () if press is None or kind in QUIET_ACTIONS else (Signal(device.id, press),)
 
 
+# --- whom nobody registered -------------------------------------------------------------------------------------------
+
+GRAVE: Final = frozenset({"smoke", "gas", "carbon_monoxide", "water_leak", "sos"})
+"""Fields of Zigbee2MQTT that are an alarm when they are true, whosever they are."""
+
+
+def name_unknown(topic: str) -> str:
+    """A device's name, made of its topic; two topics have two names."""
+    name = re.sub(r"[^a-z0-9]+", "-", topic.lower())[:39].strip("-")
+    return f"{name}-{hashlib.blake2b(topic.encode(), digest_size=4).hexdigest()}".lstrip("-")
+
+
+def read_unknown(name: str, raw: Mapping[str, object]) -> Report | None:
+    """What an unregistered device says that may be a call for help: an action, or a grave state. None for the rest."""
+    action = raw.get("action")
+    signals = _name_action(name, action) if isinstance(action, str) else ()
+    grave = tuple(Measurement(f"{name}:{field}", True) for field in sorted(GRAVE & raw.keys()) if raw[field] is True)
+    return Report(name, signals, grave) if signals or grave else None
+
+
+def read_unknown_tasmota(name: str, payload: bytes) -> Report | None:
+    """Likewise, for a Tasmota device: the buttons at it. Raises NotJson."""
+    raw = read_json(payload)
+    actions = list(_find_actions(raw)) if isinstance(raw, dict) else []
+    signals = tuple(signal for action in actions for signal in _name_action(name, action))
+    return Report(name, signals) if signals else None
+
+
+def _name_action(name: str, action: str) -> tuple[Signal, ...]:
+    """Without a profile an action is an event of its own name."""
+    kind = re.sub(r"[^a-z0-9]+", "_", action.lower()).strip("_")[:48]
+    return () if kind in QUIET_ACTIONS and action.isascii() else (Signal(name, kind or "pressed"),)
+
+
 # --- Tasmota --------------------------------------------------------------------------------------------------------
 
 _TASMOTA_UNITS: Final = {"C": "Cel", "F": "degF"}
@@ -74,11 +109,17 @@ def read_tasmota(device: Carried, leaf: str, payload: bytes, *, is_retained: boo
         raise NotJson("it is no JSON object")
     units = _tasmota_units(device.profile, raw)
     signals: list[Signal] = []
-    for name, value in raw.items():
-        if not is_retained and _BUTTON.fullmatch(name) and isinstance(value, dict):
-            action = value.get("Action")
-            signals += _read_action(device, action) if isinstance(action, str) else ()
+    if not is_retained:
+        for action in _find_actions(raw):
+            signals += _read_action(device, action)
     return Report(device.id, tuple(signals), tuple(read_fields(device.id, device.profile, raw, units)))
+
+
+def _find_actions(raw: Mapping[str, object]) -> Iterator[str]:
+    """What the buttons at a device say that they were: ``{"Button1": {"Action": "SINGLE"}}``."""
+    for name, value in raw.items():
+        if _BUTTON.fullmatch(name) and isinstance(value, dict) and isinstance(action := value.get("Action"), str):
+            yield action
 
 
 def _tasmota_units(profile: Profile, raw: Mapping[str, object]) -> dict[str, str]:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import random
+import re
 import signal
 import sys
 from collections.abc import AsyncIterator
@@ -15,6 +16,8 @@ from typing import Final
 
 import aiomqtt
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from edge.drivers.measuring import NotJson
@@ -24,6 +27,7 @@ from edge.drivers.mqtt_messages import (
     Entity,
     FaceBook,
     make_signal,
+    name_unknown,
     read_discovery,
     read_frigate,
     read_tasmota,
@@ -94,7 +98,6 @@ async def test_zigbee_readings_and_presses_are_handed_in_as_the_profile_says(mos
         await say(devices, button, {"action": "release", "battery": 88})
         await say(devices, button, {"action": "", "battery": 88})
         await say(devices, button, {"action": None, "battery": 88})
-        await say(devices, f"{base}/somebody else", {"action": "single"})
         await say(devices, f"{button}/set", {"action": "single"})
         await say(devices, f"{button}/action", "single")
         await say(devices, button, {"action": "hold"})
@@ -106,6 +109,52 @@ async def test_zigbee_readings_and_presses_are_handed_in_as_the_profile_says(mos
     )
     assert desk.signals("zigbee-button") == [Signal("zigbee-button", "pressed")] * 2
     assert desk.told == []
+
+
+async def test_a_press_of_a_device_that_nobody_registered_is_passed_on_and_told(
+    mosquitto: Mosquitto, base: str
+) -> None:
+    known, strange, mute = f"{base}/known", f"{base}/楼道/Strange", f"{base}/plug"
+    desk = ListDesk("local", carry("zigbee-button", known))
+    driver = MqttLocalDriver(settings(mosquitto.port, zigbee2mqtt=base))
+    async with running(driver, desk), publishing(mosquitto.port) as devices:
+        await say(devices, strange, {"action": "single", "battery": 50})
+        await say(devices, strange, {"action": "release"})
+        await say(devices, strange, {"smoke": True, "water_leak": False, "tamper": True})
+        await say(devices, strange, {"action": "single"}, retain=True)
+        await say(devices, f"{strange}/set", {"action": "single"})
+        await say(devices, mute, {"state": "ON"})
+        await say(devices, f"{base}/bridge/event", {"action": "single"})
+        await say(devices, known, {"action": "single"})
+        await desk.wait_until(lambda: desk.signals("zigbee-button"))
+        assert [report for report in desk.reports if report.device != "zigbee-button"] == [
+            Report(name_unknown(strange), (Signal(name_unknown(strange), "single"),)),
+            Report(name_unknown(strange), (), (Measurement(f"{name_unknown(strange)}:smoke", True),)),
+            Report(name_unknown(strange), (Signal(name_unknown(strange), "single"),)),
+        ]
+        told = "it speaks, and no device is registered under this address"
+        assert desk.troubles == {strange: told, mute: told}
+        desk.devices.append(carry("zigbee-button", strange, "new-1"))
+        await say(devices, strange, {"action": "double"})
+        await desk.wait_until(lambda: desk.signals("new-1") and strange not in desk.troubles)
+
+
+async def test_a_message_that_is_too_large_is_told(mosquitto: Mosquitto, base: str) -> None:
+    address = f"{base}/button"
+    desk = ListDesk("local", carry("zigbee-button", address))
+    driver = MqttLocalDriver(settings(mosquitto.port, zigbee2mqtt=base))
+    async with running(driver, desk), publishing(mosquitto.port) as devices:
+        await say(devices, address, {"action": "single", "more": "x" * 300_000})
+        await desk.wait_until(lambda: "is too large" in desk.troubles.get(address, ""))
+        await say(devices, address, {"action": "", "battery": 88})
+        await desk.wait_until(lambda: not desk.troubles)
+    assert desk.signals("zigbee-button") == []
+
+
+@given(st.text(min_size=1, max_size=200))
+def test_a_name_made_of_a_topic_is_a_devices_name(topic: str) -> None:
+    assert re.fullmatch(r"[a-z0-9-]{1,48}", name_unknown(topic))
+    assert name_unknown(topic) != name_unknown(f"{topic}/x")
 
 
 async def test_a_retained_message_is_a_state_and_no_press(mosquitto: Mosquitto, base: str) -> None:
@@ -164,6 +213,11 @@ async def test_tasmota_telemetry_and_buttons_are_understood(mosquitto: Mosquitto
         await desk.wait_until(lambda: f"tasmota/{base}" in desk.troubles)
         await say(devices, f"tele/{base}/LWT", "Online", retain=True)
         await desk.wait_until(lambda: not desk.troubles)
+        strange = f"tasmota/{base}-strange"
+        await say(devices, f"stat/{base}-strange/RESULT", {"Button2": {"Action": "HOLD"}})
+        await desk.wait_until(lambda: len(desk.reports) == 4)
+        assert "no device is registered" in desk.troubles[strange]
+        assert desk.reports[3] == Report(name_unknown(strange), (Signal(name_unknown(strange), "hold"),))
         await say(devices, f"tele/{base}/SENSOR", "{")
         await desk.wait_until(lambda: "no JSON" in desk.troubles.get(f"tasmota/{base}", ""))
     name = "temperature-humidity-am2301"
@@ -316,6 +370,9 @@ async def test_plates_and_faces_are_sightings_with_nothing_but_what_the_profile_
         await desk.wait_until(lambda: f"{base}/events" in desk.troubles)
         await say(frigate, f"{base}/available", "offline", retain=True)
         await desk.wait_until(lambda: desk.troubles.get(base) == "Frigate is not running")
+        await say(frigate, f"{base}/tracked_object_update", plate_update("鲁B99999", camera="attic"))
+        await desk.wait_until(lambda: "no device is registered" in desk.troubles.get(f"{base}/attic", ""))
+    assert {report.device for report in desk.reports} == {"plate-camera", "face-camera"}
     (face,) = desk.signals("face-camera")
     assert desk.signals("plate-camera") == [Signal("plate-camera", "plate_seen", {"score": 0.94, "plate": "鲁B12345"})]
     assert face.data.pop("pseudonym") not in ("", "王奶奶")
