@@ -33,7 +33,7 @@ from gateway.runtime.permissions_page import render_permissions
 from gateway.runtime.ports import LedgerDown
 from gateway.runtime.reconciling import Difference
 from gateway.runtime.registrar import read_district, register, write_credentials
-from gateway.runtime.writer import collecting_by_hand
+from gateway.runtime.writer import leaving_the_rest
 from gateway.settings import read_settings
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
@@ -145,7 +145,7 @@ def register_district(
     ledger = assembly.open_migrated_ledger(settings)
     clock = assembly.open_clock(settings)
     bar_of = typer.progressbar(length=len(taken.communities), label="registering", file=sys.stderr)
-    with collecting_by_hand(), bar_of as bar:
+    with leaving_the_rest(), bar_of as bar:
         done = register(
             ledger,
             taken,

@@ -18,7 +18,7 @@ import typer
 from gateway import assembly
 from gateway.errors import GatewayError
 from gateway.runtime.district_tables import Report
-from gateway.runtime.writer import collecting_by_hand
+from gateway.runtime.writer import leaving_the_rest
 from gateway.settings import read_settings
 
 district_app = typer.Typer(no_args_is_help=True, help="The district's tables: take them in, and give them out again.")
@@ -40,7 +40,7 @@ def import_tables(
     """Take a district in from tables: grids, communities, places, sources, devices, responsible bodies, contacts and
     lists. Each bad row is told, with its mend, and stays out; the good ones are in. Exit status 1 when one was bad."""
     found = Report()
-    with collecting_by_hand():
+    with leaving_the_rest():
         done = assembly.import_district(
             read_settings(config), folder, _actor(), found, _open_bar, credentials, retire=retire, dry_run=dry_run
         )
@@ -62,7 +62,7 @@ def export_tables(
     geojson: Annotated[bool, typer.Option("--geojson", help="write places as points of a map")] = False,
 ) -> None:
     """Write the district as tables that give the same again when they are imported."""
-    with collecting_by_hand():
+    with leaving_the_rest():
         counts = assembly.export_district(read_settings(config), folder, _actor(), geojson=geojson)
     typer.echo(json.dumps(counts))
 

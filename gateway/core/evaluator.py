@@ -64,11 +64,16 @@ class BoundLeaf(Struct, frozen=True):
     """
 
     path: str
-    text: str
+    leaf: Leaf
     test: Test
     look: Callable[[int], str]
     wake: Callable[[int], int | None] | None
     holders: Callable[[int], list[str]]
+
+    @property
+    def text(self) -> str:
+        """The leaf in the words of the rule file."""
+        return describe(self.leaf)
 
 
 class Bound(Struct, frozen=True):
@@ -237,12 +242,12 @@ def _bind_leaf(leaf: Leaf, scope: Scope, path: str) -> BoundLeaf:
             singles = [_bind_change(leaf, cell, scope) for cell in scope.cells(leaf.name)]
         case Reads():
             singles = [_bind_reads(leaf, cell, scope) for cell in scope.cells(leaf.name)]
-    return _exists(path, describe(leaf), singles)
+    return _exists(path, leaf, singles)
 
 
 def _exists(
     path: str,
-    text: str,
+    leaf: Leaf,
     singles: Sequence[tuple[str, Test, Callable[[int], str], Callable[[int], int | None] | None]],
 ) -> BoundLeaf:
     """One leaf over all devices of the scope: it holds if it holds for at least one of them."""
@@ -275,7 +280,7 @@ def _exists(
         return [who for who, test, _, _ in singles if who and test(now)]
 
     test = nothing if not tests else tests[0] if len(tests) == 1 else some
-    return BoundLeaf(path, text, test, look, wake if wakes else None, holders)
+    return BoundLeaf(path, leaf, test, look, wake if wakes else None, holders)
 
 
 Single = tuple[str, Test, Callable[[int], str], Callable[[int], int | None] | None]

@@ -190,6 +190,7 @@ class Registry:
         self.silences: dict[str, Silence] = {}
         self.away: frozenset[str] = frozenset()
         self._tree: PlaceTree | None = None
+        self._in_order: list[KnownDevice] = []
 
     # --- looking up ------------------------------------------------------------------------------------------
 
@@ -355,8 +356,8 @@ class Registry:
         """Makes the place tree and every device's cells as the profiles say now; values and windows stay."""
         self._tree = PlaceTree(self.places.values()) if self.places else None
         self.cells = {}
-        for id in sorted(self.devices):
-            device = self.devices[id]
+        self._in_order = [self.devices[id] for id in sorted(self.devices)]
+        for device in self._in_order:
             device.profile = profiles.get(device.device.profile, device.profile)
             device.heard.heartbeat = device.profile.heartbeat
             device.absence = []
@@ -395,11 +396,7 @@ class Registry:
 
     def keys_of(self, rule: Rule) -> Iterable[Key]:
         """Every key that the rule can be asked of: one that could ever make its condition true."""
-        devices = [
-            self.devices[id]
-            for id in sorted(self.devices)
-            if not rule.kinds or self.devices[id].profile.kind in rule.kinds
-        ]
+        devices = [device for device in self._in_order if not rule.kinds or device.profile.kind in rule.kinds]
         if rule.scope is ScopeKind.DEVICE:
             for device in devices:
                 if is_answerable(rule.when, device.names()):

@@ -30,6 +30,9 @@ from gateway.runtime.writer import Catalogs, collecting_by_hand, load_writer
 PART: Final = 20
 """Communities per transaction."""
 
+COLLECTED_DEVICES: Final = 30_000
+"""So many devices are fed before their engines are collected: it takes time, and they take about 600 MB until then."""
+
 RUNNING_MS: Final = 10_000
 DOOR_S: Final = 60.0
 """How long a running gateway may take over one community's change."""
@@ -301,11 +304,16 @@ def write_changes(
     write_tables(ledger, changes)
     refused: dict[str, str] = {}
     names = list(changes.events)
+    waiting = 0
     with collecting_by_hand() as collect:
         for start in range(0, len(names), PART):
             part = names[start : start + PART]
             refused |= _write_part(ledger, part, changes, catalog, catalogs, now)
-            collect()
+            events = (event for id in part for event in changes.events[id])
+            waiting += sum(len(event.devices) for event in events if isinstance(event, RegistryChange))
+            if waiting >= COLLECTED_DEVICES:
+                collect()
+                waiting = 0
             on_part(len(part))
     return refused
 
