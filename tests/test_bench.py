@@ -57,3 +57,10 @@ def test_every_browser_sees_every_press() -> None:
 
     assert (result["presses"], result["updates"], result["lost"]) == (3, 12, 0)
     assert 0 < result["p50_ms"] <= result["p95_ms"] <= result["max_ms"]
+
+
+def test_the_import_of_a_district_is_measured() -> None:
+    result = bench("district", "--communities", "2")
+
+    assert (result["grids"], result["devices"]) == (4549, 2 * 217)
+    assert result["import_s"] > 0

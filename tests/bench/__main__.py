@@ -25,6 +25,7 @@ def main() -> None:
     appraisal.add_argument("--json", action="store_true")
     district = kinds.add_parser("district", help="seconds to take a whole district in from tables, and out again")
     district.add_argument("--ledger", choices=("sqlite", "postgresql"), default="sqlite")
+    district.add_argument("--communities", type=int, default=277)
     district.add_argument("--json", action="store_true")
     console = kinds.add_parser("console", help="milliseconds from a press to every open board")
     console.add_argument("--incidents", type=int, default=5_000)
@@ -50,7 +51,7 @@ def main() -> None:
     elif args.kind == "district":
         from tests.bench.district import run as run_district
 
-        result = run_district(args.ledger)
+        result = run_district(args.ledger, args.communities)
     elif args.kind == "console":
         from tests.bench.console import run as run_console
 

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Final
 
-from simulators.district import generate
+from simulators.district import COMMUNITIES, generate
 from simulators.tables import write_tables
 from tests.core.worlds import ROOT
 from tests.servers import Postgres
@@ -22,11 +22,11 @@ from tests.servers import Postgres
 DEVICES_PER_COMMUNITY: Final = 216
 
 
-def run(ledger: str) -> dict[str, object]:
+def run(ledger: str, communities: int = COMMUNITIES) -> dict[str, object]:
     """Through the command line, as people do it."""
     folder = Path(tempfile.mkdtemp(prefix="bench-", dir=os.environ.get("BENCH_DIR", ROOT)))
     try:
-        district = generate(1, devices_per_community=DEVICES_PER_COMMUNITY)
+        district = generate(1, communities, devices_per_community=DEVICES_PER_COMMUNITY)
         write_tables(district, folder / "in")
         sizes = {"ledger": ledger, "grids": len(district.grids), "devices": district.device_count}
         if ledger == "sqlite":
