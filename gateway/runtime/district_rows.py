@@ -265,7 +265,7 @@ def _check_ways(row: Row, contact: Contact) -> None:
     ):
         way = getattr(contact, column)
         if way and form.fullmatch(way) is None:
-            row.fault(column, "bad-contact", f"{column} is none", mend)
+            row.fault(column, "bad-contact", f"this is no {column}", mend)
 
 
 def read_entry(row: Row) -> tuple[str, str, str]:

@@ -22,6 +22,9 @@ from gateway.runtime.district_codes import CODES
 
 LONGEST_CELL: Final = 2_000
 LONGEST_LINE: Final = 20_000
+LARGEST: Final = 2**53 - 1
+"""The largest whole number of an attribute."""
+
 _ID: Final = re.compile(r"[a-z0-9-]{1,48}")
 _NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,47}")
 _FORMULA: Final = re.compile(r"'*[=+\-@＝＋－＠]")
@@ -270,14 +273,18 @@ def write_attributes(attributes: Mapping[str, Scalar]) -> str:
 def _read_scalar(text: str) -> Scalar:
     if text in ("true", "false"):
         return text == "true"
-    for read in (int, float):
-        try:
-            number: float = read(text)
-        except ValueError:
-            continue
-        if math.isfinite(number):
-            return number
-    return text
+    try:
+        whole = int(text)
+    except ValueError:
+        pass
+    else:
+        # What readers of JSON do not hold exactly is a text like any other.
+        return whole if abs(whole) <= LARGEST else text
+    try:
+        number = float(text)
+    except ValueError:
+        return text
+    return number if math.isfinite(number) else text
 
 
 def _write_scalar(value: Scalar) -> str:

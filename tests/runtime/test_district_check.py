@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from gateway.core.district import GridScheme, LevelScheme
 from gateway.core.model import GridLevel
@@ -388,3 +391,30 @@ def test_a_terminal_shows_the_first_of_many_and_counts_the_rest() -> None:
     assert lines[0].startswith(f"{DEVICES}:50:3: 没有这种设备型号")
     assert len(lines) == 7
     assert "and 43 more" in lines[-1]
+
+
+# --- whatever people write -------------------------------------------------------------------------------------------
+
+PIECES = st.one_of(
+    st.sampled_from(
+        ["", ",", '"', "'", ";", "=", "c001", "c002", "370215001004", "retired", "1e999", "9" * 400, "\0", "\n"]
+    ),
+    st.text(max_size=4),
+)
+
+
+@settings(max_examples=60)
+@given(st.data())
+def test_whatever_is_written_is_told_or_taken_in(data: st.DataObject) -> None:
+    """Any damage to any table: nothing breaks, each fault has its words, and what is good the engines accept."""
+    tables = dict(TABLES)
+    for file in data.draw(st.lists(st.sampled_from(list(TABLES)), min_size=1, max_size=4)):
+        text = tables[file]
+        start = data.draw(st.integers(0, len(text)))
+        end = data.draw(st.integers(start, min(len(text), start + 12)))
+        tables[file] = text[:start] + data.draw(PIECES) + text[end:]
+    with tempfile.TemporaryDirectory() as folder:
+        done = Office().take(write_folder(Path(folder), tables))
+
+    assert done.refused == {}
+    assert all(row.code in CODES and row.what and row.mend for row in (*done.report.bad, *done.report.notes))
