@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import shutil
 import sqlite3
+import subprocess
 import sys
 import tempfile
 import time
@@ -25,7 +26,6 @@ from gateway.assembly import open_migrated_ledger, open_sign_in
 from gateway.core.model import Incident, Level, Press, Role
 from gateway.runtime.door import DoorClient
 from gateway.runtime.officers import Hand, Officers
-from gateway.runtime.ports import Contact
 from gateway.runtime.signing import Origin
 from gateway.settings import Settings, read_settings
 from simulators.demo import MINUTES, START_MS, _set_up
@@ -34,8 +34,8 @@ from simulators.processes import running
 from tests.servers import ROOT, Process, free_port
 
 SEED: Final = 1
-COMMUNITIES: Final = 60
-SPEED: Final = 120.0
+COMMUNITIES: Final = 48
+SPEED: Final = 60.0
 PASSWORD: Final = "Lanting-7-Willows"
 DISTRICT: Final = "370215"
 
@@ -47,8 +47,8 @@ class Shot(Struct, frozen=True):
 
     name: str
     path: str
-    width: int = 1440
-    height: int = 900
+    width: int = 1360
+    height: int = 800
     language: str = "zh"
     theme: str = "light"
     density: str = "cosy"
@@ -74,11 +74,11 @@ def list_shots(incident: Incident) -> list[Shot]:
     """Every page, and the board in its lights and sizes."""
     one = f"/incidents/{incident.id}"
     return [
-        Shot("board", "/board", 1920, 1080, prepare=open_first),
+        Shot("board", "/board", 1680, 945, prepare=open_first),
         Shot("board-night", "/board", theme="dark", density="dense"),
         Shot("board-english", "/board", language="en"),
         Shot("board-phone", "/board", 360, 740),
-        Shot("incident", one, 1280, 1500, prepare=open_why),
+        Shot("incident", one, 1280, 1240, prepare=open_why),
         Shot("incident-phone", one, 360, 900, theme="dark"),
         Shot("map", "/map", prepare=open_town),
         Shot("map-night", "/map", theme="dark"),
@@ -99,8 +99,8 @@ def main(folder: Path) -> None:
 
 
 async def _play(folder: Path) -> None:
-    """An hour of the district; its ledger as it stood at the end. What comes after is cut off: at this speed the
-    seconds in which all stops are an hour in which every device is silent."""
+    """An hour of the district, and its ledger as it stood at the end. What comes after is cut off: at this speed the
+    seconds in which all stops are half an hour in which every device is silent."""
     settings = {"SCG_CLOCK__SPEED": str(SPEED), "SCG_CLOCK__ANCHOR": str(START_MS)}
     async with running(folder / "play", settings) as programs:
         demo = await _set_up(Console(stderr=True), programs, SPEED, SEED, COMMUNITIES, 0)
@@ -132,7 +132,7 @@ async def _picture(folder: Path, district: District, target: Path) -> None:
         "SCG_CLOCK__ANCHOR_REAL": str(time.time_ns() // 1_000_000),
     }
     settings = read_settings(None, environ)
-    cookie = _prepare(settings, district)
+    cookie = _sign_in(settings)
     with (
         Process.module("gateway", "serve", "--log-level", "error", log=folder / "serve.log", env=environ) as gateway,
         Process.module("gateway", "web", log=folder / "page.log", env=environ) as web,
@@ -148,15 +148,9 @@ async def _picture(folder: Path, district: District, target: Path) -> None:
             await browser.close()
 
 
-def _prepare(settings: Settings, district: District) -> str:
-    """Grids, people on duty and a dispatcher; the secret of a session."""
+def _sign_in(settings: Settings) -> str:
+    """A dispatcher of the whole district; the secret of a session."""
     ledger = open_migrated_ledger(settings)
-    duty = [
-        Contact(f"duty-{number}", "街道值班（模拟）", "duty", grid=grid.code, phone="000-0000-0000")
-        for number, grid in enumerate(district.grids)
-        if grid.parent == DISTRICT
-    ]
-    ledger.put_district(district.grids, [], duty)
     sign_in = open_sign_in(settings, ledger)
     officers, hand = Officers(sign_in, ledger), Hand("cli:screenshots")
     account, _ = officers.add(hand, "dispatcher", "调度一席", password=PASSWORD, must_change=False, has_password=True)
@@ -195,9 +189,18 @@ async def _take(browser: Browser, url: str, secret: str, shot: Shot, target: Pat
     if shot.prepare is not None:
         await shot.prepare(page)
     await page.wait_for_timeout(600)
-    await page.screenshot(path=target / f"{shot.name}.png")
+    path = target / f"{shot.name}.png"
+    await page.screenshot(path=path)
     await context.close()
-    print(target / f"{shot.name}.png")
+    await asyncio.to_thread(_shrink, path)
+    print(path)
+
+
+def _shrink(path: Path) -> None:
+    """To a third, where pngquant is installed: 256 colours are enough for a page."""
+    program = shutil.which("pngquant")
+    if program is not None:
+        subprocess.run([program, "--force", "--skip-if-larger", "--strip", "--ext", ".png", "--", path], check=False)
 
 
 if __name__ == "__main__":

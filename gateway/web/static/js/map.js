@@ -132,7 +132,7 @@
   function show(inside) {
     if (inside.length === 0) return;
     const bounds = L.latLngBounds(inside.map((one) => [one.lat, one.lon]));
-    map.fitBounds(bounds.pad(0.15), { maxZoom: 16 });
+    map.fitBounds(bounds.pad(0.06), { maxZoom: 16 });
   }
 
   async function load() {
