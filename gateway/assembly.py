@@ -67,6 +67,9 @@ log = logging.getLogger(__name__)
 
 GATEWAY_IDENTITY: Final = "gateway"
 
+LEAVE_S: Final = 5
+"""How long the web process waits at its end for answers that are under way."""
+
 CREDENTIALS_S: Final = 1.0
 """How often, in real seconds, the embedded broker's password file is held against the ledger."""
 
@@ -468,10 +471,21 @@ async def serve_web(settings: Settings) -> None:
         raise GatewayError("web-port", f"cannot listen: {error.strerror}", where, "set SCG_WEB__PORT") from error
     with listening:
         config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False, proxy_headers=False)
+        config.timeout_graceful_shutdown = LEAVE_S
         host, port = listening.getsockname()[:2]
         _say({"event": "ready", "web": f"http://{host}:{port}"})
-        await uvicorn.Server(config).serve(sockets=[listening])
+        server = uvicorn.Server(config)
+        leaving = asyncio.create_task(_end_streams(server, app.state.console.leaving))
+        await server.serve(sockets=[listening])
+        leaving.cancel()
     ledger.close()
+
+
+async def _end_streams(server: uvicorn.Server, leaving: asyncio.Event) -> None:
+    """A server that has been told to stop waits for its answers to end, and a stream has no end of its own."""
+    while not server.should_exit:  # noqa: ASYNC110 - a signal sets it, and tells nobody
+        await asyncio.sleep(0.1)
+    leaving.set()
 
 
 async def reconcile(settings: Settings, days: float, tell: Callable[[Difference], None], *, repair: bool) -> Summary:

@@ -53,6 +53,9 @@ class Console:
         self.names: Final = NameBook(ledger)
         self.atlas: Final = Atlas(ledger)
         self.explainer: Final = Explainer(ledger, catalog, catalogs)
+        self.leaving: Final = asyncio.Event()
+        """Set when the process ends: streams end then, and browsers come again."""
+
         self.listening = 0
         """Streams that are open now."""
 

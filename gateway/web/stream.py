@@ -6,6 +6,7 @@ for it: what it has missed for too long it reads again as a whole (``resync``).
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
 from typing import Any, Final
@@ -51,17 +52,27 @@ def stream(
 async def _while_admitted(
     console: Console, request: Request, events: AsyncIterator[bytes], permission: Permission
 ) -> AsyncIterator[bytes]:
+    """The events, until whoever listens may no longer, or until the process leaves: it waits for no browser."""
     asked_at = time.monotonic()
+    leaving = asyncio.ensure_future(console.leaving.wait())
+    upcoming = asyncio.ensure_future(anext(events, None))
     console.listening += 1
     try:
-        async for part in events:
+        while True:
+            await asyncio.wait({upcoming, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            part = upcoming.result() if upcoming.done() else None
+            if part is None or leaving.done():
+                return
             if time.monotonic() - asked_at >= ADMITTED_S:
                 if not await gate_of(request).still_admits(request, permission):
                     return
                 asked_at = time.monotonic()
+            upcoming = asyncio.ensure_future(anext(events, None))
             yield part
     finally:
         console.listening -= 1
+        leaving.cancel()
+        upcoming.cancel()
 
 
 def read_position(request: Request, after: int) -> int:
