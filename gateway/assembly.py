@@ -205,6 +205,16 @@ def export_district(settings: Settings, folder: Path, actor: str, *, geojson: bo
     return counts
 
 
+def list_beforehand(settings: Settings, listed: Mapping[str, str], actor: str) -> list[str]:
+    """Takes in identities with the passwords that their makers put in; those that were known already. Raises
+    GatewayError."""
+    ledger = open_migrated_ledger(settings)
+    known = ledger.list_beforehand(listed, open_clock(settings)())
+    _record(ledger, actor, "device.list", f"{len(listed) - len(known)} listed, {len(known)} known already")
+    ledger.close()
+    return known
+
+
 def _open_new(path: Path) -> None:
     """Before passwords are made that could be written nowhere. Raises GatewayError."""
     try:

@@ -18,6 +18,7 @@ import typer
 
 from gateway import assembly
 from gateway.cli_accounts import account_app, audit_app
+from gateway.cli_devices import device_app
 from gateway.cli_district import district_app
 from gateway.core.model import GridLevel
 from gateway.core.worktime import day_start
@@ -39,6 +40,7 @@ from gateway.settings import read_settings
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 app.add_typer(account_app, name="account")
 app.add_typer(audit_app, name="audit")
+app.add_typer(device_app, name="device")
 app.add_typer(district_app, name="district")
 
 ConfigOption = Annotated[Path | None, typer.Option("--config", help="a TOML file; SCG_… variables override it")]

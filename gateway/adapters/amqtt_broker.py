@@ -21,7 +21,8 @@ from amqtt.contexts import Action, BaseContext, BrokerConfig, ListenerConfig  # 
 from amqtt.plugins.base import BaseAuthPlugin  # type: ignore[import-untyped]
 from amqtt.session import Session  # type: ignore[import-untyped]
 
-from gateway.adapters.broker import is_password, may_publish, may_receive, read_passwords
+from gateway.adapters.broker import may_publish, may_receive, read_passwords
+from gateway.adapters.passwords import is_password
 
 log = logging.getLogger(__name__)
 

@@ -8,12 +8,8 @@ vouches for who published, because a subscriber cannot see it.
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 import contextlib
 import ctypes
-import hashlib
-import hmac
 import logging
 import os
 import random
@@ -29,6 +25,7 @@ from typing import Final, Literal
 
 from msgspec import Struct
 
+from gateway.adapters.passwords import HASH
 from gateway.errors import GatewayError
 from gateway.wire import DOWN, GATEWAY_STATUS, TOPIC_ROOT, UP, topic_of
 
@@ -48,7 +45,6 @@ STEADY_S: Final = 10.0
 """A broker that ran so long was well: when it ends, it is started again at once."""
 
 _IDENTITY: Final = re.compile(r"[a-z0-9-]{1,48}")
-_HASH: Final = re.compile(r"\$7\$[1-9][0-9]*\$[A-Za-z0-9+/=]+\$[A-Za-z0-9+/=]+")
 _SBIN: Final = "/usr/sbin:/usr/local/sbin:/opt/homebrew/sbin:/opt/homebrew/bin:/usr/local/bin"
 _LINES_KEPT: Final = 20
 _ROOT: Final = Path(__file__).resolve().parents[2]
@@ -386,25 +382,12 @@ def read_passwords(file: Path) -> dict[str, str]:
     return {name: hashed for name, _, hashed in pairs if name}
 
 
-def is_password(password: str, hashed: str) -> bool:
-    """Whether the password has this hash: ``$7$iterations$salt$hash``, PBKDF2 with SHA-512, salt and hash in base64, as
-    mosquitto_passwd(1) writes it."""
-    if _HASH.fullmatch(hashed) is None:
-        return False
-    _, _, iterations, salt, expected = hashed.split("$")
-    try:
-        found = hashlib.pbkdf2_hmac("sha512", password.encode(), base64.b64decode(salt), int(iterations))
-        return hmac.compare_digest(found, base64.b64decode(expected))
-    except binascii.Error:
-        return False
-
-
 def _check_credentials(credentials: Mapping[str, str]) -> dict[str, str]:
     """Raises ValueError for what would make another line of the password file."""
     for name, hashed in credentials.items():
         if _IDENTITY.fullmatch(name) is None:
             raise ValueError(f"{name!r} is no identity: lower-case letters, digits and hyphens, at most 48")
-        if _HASH.fullmatch(hashed) is None:
+        if HASH.fullmatch(hashed) is None:
             raise ValueError(f"the hash of {name} is not in Mosquitto's $7$ form")
     return dict(credentials)
 

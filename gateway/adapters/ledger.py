@@ -18,7 +18,7 @@ from alembic.util import CommandError
 from sqlalchemy import Connection
 
 from gateway.adapters.ledger_batch import clip, find_lost, write_batch
-from gateway.adapters.passwords import hash_password, make_password
+from gateway.adapters.passwords import hash_password, is_password, make_password
 from gateway.adapters.sql_session import BUSY_S, Database, parse_url
 from gateway.core.model import Community, Deliver, Device, Effect, Grid, GridLevel, Incident, Responsible
 from gateway.runtime.ports import (
@@ -357,6 +357,23 @@ class SqlLedger:
         with self.database.writing() as session:
             session.run_many("DELETE FROM credential WHERE name = ?", [(name,) for name in names])
 
+    def list_beforehand(self, secrets: Mapping[str, str], now: int) -> list[str]:
+        rows = {name: (name, hash_password(secret), now) for name, secret in secrets.items()}
+        known: list[str] = []
+        with self.database.writing() as session:
+            for name, row in rows.items():
+                is_known = any(session.select(sql, name) for sql in _HOLDERS)
+                # One statement, so that an identity that is issued beside this is never overwritten.
+                if is_known or session.run(_LIST_CREDENTIAL, *row) == 0:
+                    known.append(name)
+        return known
+
+    def is_unclaimed(self, name: str, password: str) -> bool:
+        with self.database.reading() as session:
+            rows = session.select("SELECT hash FROM credential WHERE name = ?", name)
+            is_held = any(session.select(sql, name) for sql in _HOLDERS)
+        return bool(rows) and not is_held and is_password(password, rows[0][0])
+
     def is_identity_taken(self, name: str) -> bool:
         with self.database.reading() as session:
             return any(session.select(sql, name) for sql in _IDENTITIES)
@@ -513,11 +530,16 @@ _PUT_CREDENTIAL: Final = (
     "INSERT INTO credential (name, hash, issued_at) VALUES (?, ?, ?) "
     "ON CONFLICT (name) DO UPDATE SET hash = excluded.hash, issued_at = excluded.issued_at"
 )
+_LIST_CREDENTIAL: Final = (
+    "INSERT INTO credential (name, hash, issued_at) VALUES (?, ?, ?) ON CONFLICT (name) DO NOTHING"
+)
+_HOLDERS: Final = ("SELECT 1 FROM device WHERE source = ? LIMIT 1", "SELECT 1 FROM cursor WHERE source = ? LIMIT 1")
+"""Whose an identity is. One that nobody has claimed may have said its status all the same."""
+
 _IDENTITIES: Final = (
     "SELECT 1 FROM credential WHERE name = ? LIMIT 1",
-    "SELECT 1 FROM device WHERE source = ? LIMIT 1",
     "SELECT 1 FROM source WHERE id = ? LIMIT 1",
-    "SELECT 1 FROM cursor WHERE source = ? LIMIT 1",
+    *_HOLDERS,
 )
 _COUNTS: Final = {
     "quarantined": "SELECT reason, sum(count) FROM quarantine GROUP BY reason",

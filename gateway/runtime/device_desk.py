@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Mapping, Sequence
 from typing import Final
 
 from msgspec import Struct
@@ -52,7 +52,8 @@ class Refused(Exception):
 
 class Registration(Struct, frozen=True, omit_defaults=True):
     """A device to register. ``code`` is what stands on the apparatus; ``source`` is the edge agent that carries it, or
-    nothing for a device that speaks for itself. ``is_test``: it begins with a live test."""
+    nothing for a device that speaks for itself. ``secret`` is what its maker put into it and printed on it (一机一密):
+    then it was listed beforehand, and whoever holds the secret claims it. ``is_test``: it begins with a live test."""
 
     id: str
     code: str
@@ -61,6 +62,7 @@ class Registration(Struct, frozen=True, omit_defaults=True):
     source: str = ""
     name: str = ""
     address: str = ""
+    secret: str = ""
     is_test: bool = True
 
 
@@ -110,44 +112,94 @@ class DeviceDesk:
 
     async def register(self, actor: Actor, community: str, wish: Registration) -> Settled:
         """Registers a device. Raises Refused, DoorClosed, DoorRefused, LedgerDown."""
+        [outcome] = await self.register_all(actor, community, wish.id, [wish])
+        if isinstance(outcome, Refused):
+            raise outcome
+        return outcome
+
+    async def register_all(
+        self, actor: Actor, community: str, id: str, wishes: Sequence[Registration]
+    ) -> list[Settled | Refused]:
+        """Registers all that can be as one change with this event's ``id`` (those of the wishes do not count), and says
+        of each what came of it. Raises DoorClosed, DoorRefused, LedgerDown."""
+        async with self._turn:
+            event_id = f"registry/{actor.id}/{id}"
+            if await self._has_happened(event_id):
+                return [await self._recall(community, wish) for wish in wishes]
+            present = await self._door.look(community)
+            outcomes: list[Settled | Refused] = []
+            sources: list[Source] = []
+            taken = {one.device.id for one in present.devices}
+            for wish in wishes:
+                try:
+                    device, source = await self._prepare(community, wish, present, taken)
+                except Refused as error:
+                    outcomes.append(error)
+                    continue
+                taken.add(device.id)
+                outcomes.append(Settled(device))
+                sources += [source] if source is not None else []
+            devices = tuple(one.device for one in outcomes if isinstance(one, Settled))
+            if not devices:
+                return outcomes
+            change = RegistryChange(actor.name, sources=tuple(sources), devices=devices)
+            if not await self._submit(community, change, event_id):
+                return [await self._recall(community, wish) for wish in wishes]
+            claimed = {make_id(wish.code) for wish in wishes if wish.secret}
+            passwords = await self._issue([source.id for source in sources if source.id not in claimed])
+            return [
+                replace(one, password=passwords.get(one.device.id, "")) if isinstance(one, Settled) else one
+                for one in outcomes
+            ]
+
+    async def _prepare(
+        self, community: str, wish: Registration, present: Present, taken: Container[str]
+    ) -> tuple[Device, Source | None]:
+        """The device as it is to be, and its source where it speaks for itself. Raises Refused."""
         self._check_texts(wish.code, wish.name, wish.address)
         id = make_id(wish.code)
         if not ID.fullmatch(id) or id in RESERVED:
             raise Refused("bad-code", "the code has no letter or digit that could make an id", "code")
         self._check_profile(wish.profile)
-        async with self._turn:
-            event_id = f"registry/{actor.id}/{wish.id}"
-            if await self._has_happened(event_id):
-                return Settled(await self._known(community, id), is_repeat=True)
-            present = await self._door.look(community)
-            self._check_place(present, wish.place)
-            known = await asyncio.to_thread(self._ledger.device, community, id)
-            if any(one.device.id == id for one in present.devices):
-                raise Refused("taken", f"{id} is registered here already", "code")
-            source = wish.source or id
-            new: tuple[Source, ...] = ()
-            if wish.source:
-                self._check_source(present, wish.source)
-            else:
-                is_back = known is not None and known.state is DeviceState.RETIRED and is_own_source(known)
-                if not is_back and await asyncio.to_thread(self._ledger.is_identity_taken, id):
-                    raise Refused("taken", f"{id} is registered already, perhaps in another community", "code")
-                is_agent = self._catalog.profiles[wish.profile].kind == "edge-agent"
-                new = (Source(id, wish.place, id if is_agent else None),)
-            device = Device(
-                id,
-                wish.profile,
-                source,
-                wish.place,
-                wish.name.strip(),
-                wish.address.strip(),
-                attributes={SERIAL: wish.code.strip()},
-            )
-            if wish.is_test:
-                device = self._begin_test(device)
-            is_new = await self._submit(community, RegistryChange(actor.name, sources=new, devices=(device,)), event_id)
-            password = await self._issue(device) if new and is_new else ""
-            return Settled(device, password, is_repeat=not is_new)
+        self._check_place(present, wish.place)
+        if id in taken:
+            raise Refused("taken", f"{id} is registered here already", "code")
+        source: Source | None = None
+        if wish.source:
+            self._check_source(present, wish.source)
+        else:
+            await self._check_identity(community, id, wish.secret)
+            is_agent = self._catalog.profiles[wish.profile].kind == "edge-agent"
+            source = Source(id, wish.place, id if is_agent else None)
+        device = Device(
+            id,
+            wish.profile,
+            wish.source or id,
+            wish.place,
+            wish.name.strip(),
+            wish.address.strip(),
+            attributes={SERIAL: wish.code.strip()},
+        )
+        return self._begin_test(device) if wish.is_test else device, source
+
+    async def _check_identity(self, community: str, id: str, secret: str) -> None:
+        """That an identity may be given to a new device: nobody has it, whoever asks holds its secret, or it was
+        retired here. Raises Refused."""
+        if secret:
+            if not await asyncio.to_thread(self._ledger.is_unclaimed, id, secret):
+                raise Refused("wrong-secret", "no device was listed beforehand with this code and secret", "secret")
+            return
+        known = await asyncio.to_thread(self._ledger.device, community, id)
+        is_back = known is not None and known.state is DeviceState.RETIRED and is_own_source(known)
+        if not is_back and await asyncio.to_thread(self._ledger.is_identity_taken, id):
+            raise Refused("taken", f"{id} is registered already, perhaps in another community", "code")
+
+    async def _recall(self, community: str, wish: Registration) -> Settled | Refused:
+        """What had come of a wish when it came first."""
+        device = await asyncio.to_thread(self._ledger.device, community, make_id(wish.code))
+        if device is None:
+            return Refused("refused-before", "it was refused when it came first", "id")
+        return Settled(device, is_repeat=True)
 
     async def alter(self, actor: Actor, community: str, id: str, wish: Alteration) -> Settled:
         """Changes a device. Raises Refused, DoorClosed, DoorRefused, LedgerDown, and LookupError for one that is not
@@ -172,7 +224,8 @@ class DeviceDesk:
             change = RegistryChange(actor.name, sources=sources, devices=(changed,))
             is_new = await self._submit(community, change, event_id)
             needs_password = wish.verb in ("replace", "renew") and is_own_source(changed) and is_new
-            return Settled(changed, await self._issue(changed) if needs_password else "", is_repeat=not is_new)
+            passwords = await self._issue([changed.id]) if needs_password else {}
+            return Settled(changed, passwords.get(changed.id, ""), is_repeat=not is_new)
 
     def _change(self, device: Device, wish: Alteration, present: Present) -> tuple[Device, tuple[Source, ...]]:
         """The device as it is to be, and its source where that moves along."""
@@ -262,6 +315,5 @@ class DeviceDesk:
             raise Refused("refused", answer)
         return answer == "done"
 
-    async def _issue(self, device: Device) -> str:
-        passwords = await asyncio.to_thread(self._ledger.issue_credentials, [device.id], self._clock())
-        return passwords[device.id]
+    async def _issue(self, names: Sequence[str]) -> dict[str, str]:
+        return await asyncio.to_thread(self._ledger.issue_credentials, names, self._clock()) if names else {}

@@ -308,9 +308,13 @@ def unguard(text: str) -> str:
 
 def read_table(path: Path, required: Sequence[str], optional: Sequence[str], report: Report) -> Table:
     """The file's rows; those that cannot be read are in the report. Raises OSError."""
-    file = path.name
+    return parse_table(path.name, path.read_bytes(), required, optional, report)
+
+
+def parse_table(file: str, data: bytes, required: Sequence[str], optional: Sequence[str], report: Report) -> Table:
+    """The same for what a file of this name holds."""
     before = len(report.bad)
-    lines, encoding = _decode(path.read_bytes(), file, report.bad)
+    lines, encoding = _decode(data, file, report.bad)
     rows: list[Row] = []
     columns: dict[str, int] | None = None
     width = 0

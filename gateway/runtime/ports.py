@@ -308,6 +308,13 @@ class Ledger(Protocol):
     def drop_credentials(self, names: Sequence[str]) -> None:
         """These identities may connect no more."""
 
+    def list_beforehand(self, secrets: Mapping[str, str], now: int) -> list[str]:
+        """Identities with the passwords that their makers put into them (一机一密), kept as hashes until somebody
+        claims them. Returns the names that were known already; of those nothing is changed."""
+
+    def is_unclaimed(self, name: str, password: str) -> bool:
+        """Whether an identity was listed beforehand with this password, and is nobody's yet."""
+
     def is_identity_taken(self, name: str) -> bool:
         """Whether an MQTT identity is, or was, somebody's in any community: to be given to nobody else."""
 

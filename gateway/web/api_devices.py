@@ -35,7 +35,8 @@ _FORBID: Final = "forbid"
 
 class RegistrationBody(BaseModel):
     """A device to register. Without ``source`` it speaks for itself and gets a password; with it, that edge agent
-    carries it. ``test``: it begins with a live test."""
+    carries it. With ``secret``, printed on a device that was listed beforehand, it is claimed and keeps that password.
+    ``test``: it begins with a live test."""
 
     model_config = ConfigDict(
         extra=_FORBID,
@@ -57,6 +58,7 @@ class RegistrationBody(BaseModel):
     source: Annotated[str, Field(max_length=48)] = ""
     name: Annotated[str, Field(max_length=60)] = ""
     address: Annotated[str, Field(max_length=120)] = ""
+    secret: Annotated[str, Field(max_length=80)] = ""
     test: bool = True
 
 
@@ -152,7 +154,15 @@ def route_devices_api(console: Console) -> APIRouter:
         """Registers a device. ``password`` is told this once; the same key again does nothing more, and tells none."""
         here = await find_community(console, actor, body.community)
         wish = Registration(
-            key, body.code, body.profile, body.place, body.source, body.name, body.address, is_test=body.test
+            key,
+            body.code,
+            body.profile,
+            body.place,
+            body.source,
+            body.name,
+            body.address,
+            body.secret,
+            is_test=body.test,
         )
         about = f"{here.id}/{body.code}"
         try:

@@ -27,6 +27,7 @@ from gateway.web.api_incidents import route_api
 from gateway.web.assets import STATIC, StaticPages
 from gateway.web.audit import route_audit
 from gateway.web.board_page import route_board
+from gateway.web.bulk_page import route_bulk
 from gateway.web.callbacks import RETRY, route_callbacks
 from gateway.web.console import Console
 from gateway.web.device_page import route_devices
@@ -152,6 +153,7 @@ def create_app(
         app.include_router(route_incidents(console))
         app.include_router(route_map(console))
         app.include_router(route_devices(console))
+        app.include_router(route_bulk(console))
         app.include_router(route_windows(console))
         app.include_router(route_metrics(console))
         api = [route_api(console), route_devices_api(console)]

@@ -46,7 +46,7 @@ Changer = Annotated[Actor, Depends(authorise(Permission.REGISTRY_CHANGE))]
 Word = Annotated[str, Query(max_length=80, pattern=r"^[^\x00-\x1f]*$")]
 
 TEXT_LIMIT: Final = 200
-FIELDS: Final = ("id", "community", "code", "profile", "place", "source", "name", "address", "test")
+FIELDS: Final = ("id", "community", "code", "profile", "place", "source", "name", "address", "secret", "test")
 """Of the form for a new device."""
 
 SHOWN: Final = 300
@@ -164,7 +164,13 @@ def route_devices(console: Console) -> APIRouter:
             choices=offer_places(present.places) if present is not None else [],
             profiles=offer_profiles(console, language),
             agents=agents,
-            fields={**dict.fromkeys(FIELDS, ""), "source": agents[0][0] if agents else "", "test": "1", **fields},
+            fields={
+                **dict.fromkeys(FIELDS, ""),
+                "source": agents[0][0] if agents else "",
+                "test": "1",
+                **fields,
+                "secret": "",
+            },
             wish_id=fields.get("id") if told is not None and told.kind == "away" else secrets.token_hex(16),
             told=told,
         )
@@ -183,6 +189,7 @@ def route_devices(console: Console) -> APIRouter:
             fields["source"],
             fields["name"],
             fields["address"],
+            fields["secret"] if not fields["source"] else "",
             fields["test"] == "1",
         )
         try:

@@ -19,6 +19,7 @@ from msgspec.structs import replace
 
 from gateway.adapters.ledger import PAGE, SqlLedger
 from gateway.adapters.ledger_batch import QUARANTINE_ROWS, REJECTED_ROWS
+from gateway.adapters.passwords import is_password
 from gateway.core.model import (
     NOTHING,
     Answer,
@@ -961,6 +962,19 @@ class LedgerConformance:
         ledger.drop_credentials(["button-9"])
         assert list(ledger.credentials()) == ["agent-9"]
         assert ledger.is_identity_taken("button-9")
+
+    def test_what_was_listed_beforehand_is_claimed_with_its_secret_and_only_while_it_is_nobody_s(
+        self, ledger: SqlLedger, hand: Hand
+    ) -> None:
+        issued = ledger.issue_credentials(["agent-9"], NOW)
+        assert ledger.list_beforehand({"sn-7": "secret-of-sn-7", "agent-9": "overwritten"}, NOW) == ["agent-9"]
+        assert ledger.list_beforehand({"sn-7": "another-secret"}, NOW) == ["sn-7"]
+        assert ledger.is_unclaimed("sn-7", "secret-of-sn-7")
+        assert not ledger.is_unclaimed("sn-7", "another-secret")
+        assert not ledger.is_unclaimed("sn-8", "secret-of-sn-7")
+        assert is_password(issued["agent-9"], ledger.credentials()["agent-9"]), "what was issued is not overwritten"
+        hand.step(Step(devices=(Device("sn-7", "fixed-sos", "sn-7", "gate"),)))
+        assert not ledger.is_unclaimed("sn-7", "secret-of-sn-7")
 
     def test_a_device_is_looked_up_with_what_became_of_it(self, ledger: SqlLedger, hand: Hand) -> None:
         device = Device("smoke-1", "nb-smoke", "agent-c001", "b1", name="一层")

@@ -19,12 +19,12 @@ import uvloop
 from gateway.adapters.broker import (
     EmbeddedBroker,
     find_mosquitto,
-    is_password,
     may_publish,
     may_receive,
     write_access_list,
 )
 from gateway.adapters.mqtt import BrokerSettings, MqttInbox
+from gateway.adapters.passwords import is_password
 from gateway.errors import GatewayError
 from gateway.wire import GATEWAY_STATUS, topic_of
 from tests.conftest import StartProcess

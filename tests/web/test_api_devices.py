@@ -5,7 +5,7 @@ from __future__ import annotations
 import httpx
 import pytest
 
-from gateway.adapters.broker import is_password
+from gateway.adapters.passwords import is_password
 from gateway.core.model import Role
 from gateway.runtime.access import Permission
 from tests.web.control_room import ControlRoom

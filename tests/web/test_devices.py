@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from gateway.adapters.broker import is_password
+from gateway.adapters.passwords import is_password
 from gateway.core.model import Device, DeviceState, Role, Sort
 from gateway.runtime.accounts import AuditFilter
 from gateway.runtime.device_desk import make_id
@@ -334,3 +334,80 @@ async def test_who_is_away_is_so_from_a_home(room: ControlRoom, keeper: Visitor)
 )
 def test_a_code_makes_an_id(code: str, id: str) -> None:
     assert make_id(code) == id
+
+
+# --- claiming, and many at once ---------------------------------------------------------------------------------------
+
+SECRET = "printed-on-the-box-0001"
+
+
+async def test_what_was_listed_beforehand_is_claimed_by_whoever_holds_its_secret(
+    room: ControlRoom, keeper: Visitor
+) -> None:
+    assert room.ledger.list_beforehand({"sn-7": SECRET, "agent-1": SECRET}, room.clock()) == ["agent-1"]
+    guessed = await register(keeper, source="", secret="printed-on-the-box-0002")
+    bare = await register(keeper, source="")
+    wrong = await register(keeper, source="", code="SN-8", secret=SECRET)
+    claimed = await register(keeper, source="", secret=SECRET)
+    room.add("other", Role.PROPERTY_MANAGER, (), ("c002",))
+    other = await room.visitor_as("other")
+    again = await register(other, source="", secret=SECRET, community="c002")
+
+    assert [a.status_code for a in (guessed, bare, wrong, again)] == [422] * 4
+    assert "编码或机身密钥不对" in guessed.text
+    assert "已经登记过" in bare.text, "nobody takes it without its secret"
+    assert SECRET not in wrong.text + again.text
+    assert claimed.status_code == 303, "it has its password, and no new one is shown"
+    assert is_password(SECRET, room.ledger.credentials()["sn-7"])
+    assert now_of(room, "sn-7").source == "sn-7"
+    assert SECRET not in str(deeds(room, "device.register"))
+
+
+async def send_table(visitor: Visitor, text: str, **fields: str) -> Any:
+    await visitor.get("/bulk?community=c001")
+    sent = {"csrf": visitor.csrf, "id": key(), "community": "c001"} | fields
+    return await visitor.client.post("/bulk", data=sent, files={"file": ("devices.csv", text.encode(), "text/csv")})
+
+
+async def test_of_a_table_what_is_good_is_in_and_each_row_is_told(room: ControlRoom, keeper: Visitor) -> None:
+    rows = [
+        "code,profile,place,source,name",
+        "S-1,nb-smoke,b1-u1-101,agent-1,甲",
+        "S-2,nb-smoke,1号楼 1单元 102室,,乙",
+        "S-1,nb-smoke,b1-u1-102,agent-1,",
+        "S-4,no-such-model,b1-u1-101,agent-1,",
+        "S-5,nb-smoke,9号楼,agent-1,",
+        'S-6,"nb-smoke,b1-u1-101,agent-1,',
+        "smoke-1,nb-smoke,b1-u1-101,agent-1,",
+        "=1+1,nb-smoke,gate,agent-2,",
+    ]
+    once = key()
+    answer = await send_table(keeper, "\n".join(rows), id=once)
+    again = await send_table(keeper, "\n".join(rows), id=once)
+
+    assert answer.status_code == 200
+    assert "2 台已登记，6 行没有" in answer.text
+    found = re.search(r"<code>([\w-]{24})</code>", answer.text)
+    assert found is not None
+    assert is_password(found[1], room.ledger.credentials()["s-2"])
+    assert list(room.ledger.credentials()) == ["s-2"]
+    assert (now_of(room, "s-1").name, now_of(room, "s-1").source) == ("甲", "agent-1")
+    assert (now_of(room, "s-2").place, now_of(room, "s-2").state) == ("b1-u1-102", DeviceState.ACTIVE)
+    for words in ("已经登记过", "请选择型号", "请选择安装位置", "引号没有成对", "没有所选的边缘代理"):
+        assert words in answer.text
+    assert "&#39;=1+1" in answer.text, "no spreadsheet takes a cell of the report for a formula"
+    assert found[1] not in again.text
+    assert "没有重复办理" in again.text
+    assert [outcome for _, _, outcome in deeds(room, "device.bulk")] == ["done", "done"]
+
+
+async def test_a_table_of_another_community_or_no_table_changes_nothing(room: ControlRoom, keeper: Visitor) -> None:
+    before = room.ledger.devices()
+    row = "code,profile,place\nS-1,nb-smoke,b1-u1-101\n"
+    assert (await send_table(keeper, row, community="c002")).status_code == 404
+    assert "缺少必需的列" in (await send_table(keeper, "code,place\nS-1,b1-u1-101\n")).text
+    assert "文件编码不对" in (await send_table(keeper, "PK\x03\x04")).text
+    assert room.ledger.devices() == before
+    places = await keeper.get("/bulk/places.csv?community=c001")
+    assert "b1-u1-101,1号楼 1单元 101室,household" in places.text
+    assert (await keeper.get("/bulk/places.csv?community=c002")).status_code == 404

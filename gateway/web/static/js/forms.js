@@ -28,6 +28,19 @@
     if (event.persisted) document.querySelectorAll("form button").forEach((button) => { button.disabled = false; });
   });
 
+  // What a page shows once is saved from the page itself: no second request could have it.
+  document.querySelectorAll("button[data-saves]").forEach((button) => {
+    button.hidden = false;
+    button.addEventListener("click", () => {
+      const text = document.getElementById(button.dataset.saves).value;
+      const link = document.createElement("a");
+      link.href = URL.createObjectURL(new Blob([text], { type: "text/csv;charset=utf-8" }));
+      link.download = button.dataset.name;
+      link.click();
+      setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+    });
+  });
+
   document.querySelectorAll("input[data-narrows]").forEach((search) => {
     const select = document.getElementById(search.dataset.narrows);
     const all = [...select.options];

@@ -1,0 +1,135 @@
+"""Many devices at once, from a table: what is good is in, and each row is told what came of it."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from typing import Annotated, Final
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+from msgspec import Struct
+from starlette.datastructures import UploadFile
+
+from gateway.core.model import Community
+from gateway.runtime.access import Actor, Permission
+from gateway.runtime.device_desk import Refused
+from gateway.runtime.device_tables import OPTIONAL, REQUIRED, ROWS, read_registrations
+from gateway.runtime.district_codes import CODES
+from gateway.runtime.district_tables import BadRow, Report, format_table
+from gateway.runtime.door import DoorClosed, DoorRefused
+from gateway.web.access import authorise
+from gateway.web.console import Console
+from gateway.web.device_page import read_text
+from gateway.web.device_view import find_community, look, offer_places, read_key, record, words
+from gateway.web.device_words import REFUSALS, pick_word
+from gateway.web.languages import choose_language
+from gateway.web.problems import Problem
+
+Changer = Annotated[Actor, Depends(authorise(Permission.REGISTRY_CHANGE))]
+Word = Annotated[str, Query(max_length=80, pattern=r"^[^\x00-\x1f]*$")]
+
+HEAD: Final = ("行 line", "编码 code", "编号 id", "结果 outcome", "密码 password")
+
+
+class Told(Struct, frozen=True):
+    """What came of one row. ``line`` 0 is the table as a whole; ``password`` is shown this once."""
+
+    line: int
+    code: str
+    id: str
+    words: str
+    is_in: bool = False
+    password: str = ""
+
+
+def route_bulk(console: Console) -> APIRouter:
+    """The page for tables of devices."""
+    router = APIRouter()
+
+    @router.get("/bulk")
+    async def show_bulk(request: Request, actor: Changer, community: Word = "") -> Response:
+        """The form, with what a table must have."""
+        offered = console.names.names.offer_communities(actor)
+        return await page(request, actor, community or (offered[0][0] if offered else ""))
+
+    @router.get("/bulk/places.csv")
+    async def list_places(actor: Changer, community: Word) -> Response:
+        """The community's places, to write into a table."""
+        here = await find_community(console, actor, community)
+        present = await look(console, here.id)
+        if present is None:
+            raise Problem(503, "gateway-away", "the gateway does not answer")
+        rows = [(place.id, place.name, place.kind) for place in offer_places(present.places)]
+        text = format_table(("place", "名称 name", "类别 kind"), rows)
+        headers = {"Content-Disposition": f'attachment; filename="places-{here.id}.csv"'}
+        return Response(text, media_type="text/csv; charset=utf-8", headers=headers)
+
+    @router.post("/bulk")
+    async def take(request: Request, actor: Changer) -> Response:
+        """Registers what the table asks for. The same form again changes nothing."""
+        async with request.form() as sent:
+            here = await find_community(console, actor, read_text(sent, "community"))
+            key, file = read_key(read_text(sent, "id")), sent.get("file")
+            if not isinstance(file, UploadFile):
+                raise Problem(422, "not-valid", "file is a table")
+            is_test = read_text(sent, "test") == "1"
+            data, name = await file.read(), (file.filename or "table.csv")[:60]
+        present = await look(console, here.id)
+        if present is None:
+            return await page(request, actor, here.id, is_away=True)
+        places = {place.name: place.id for place in offer_places(present.places)}
+        report = Report()
+        wished = await asyncio.to_thread(read_registrations, name, data, places, report, is_test=is_test)
+        try:
+            outcomes = await console.desk.register_all(actor, here.id, key, [one.wish for one in wished])
+        except (DoorClosed, DoorRefused):
+            return await page(request, actor, here.id, is_away=True)
+        except Refused as error:
+            return await page(request, actor, here.id, told=[Told(0, "", "", error.words)])
+        language = choose_language(request)
+        told = [_tell_bad(row, language) for row in report.bad]
+        for one, outcome in zip(wished, outcomes, strict=True):
+            if isinstance(outcome, Refused):
+                told.append(Told(one.line, one.wish.code, "", pick_word(REFUSALS, outcome.code, language)))
+            else:
+                done = pick_word(_DONE, "repeat" if outcome.is_repeat else "done", language)
+                told.append(Told(one.line, one.wish.code, outcome.device.id, done, True, outcome.password))
+        count = sum(one.is_in for one in told)
+        await record(request, actor, "device.bulk", here.id, "done", f"{count} of {len(told)} rows of {name}")
+        return await page(request, actor, here.id, told=sorted(told, key=lambda one: one.line))
+
+    async def page(
+        request: Request, actor: Actor, community: str, told: list[Told] | None = None, *, is_away: bool = False
+    ) -> Response:
+        here: Community = await find_community(console, actor, community)
+        rows = [(str(one.line), one.code, one.id, one.words, one.password) for one in told or ()]
+        profiles = console.catalog.profiles.values()
+        return await console.respond(
+            request,
+            "bulk.html",
+            503 if is_away else 200,
+            communities=console.names.names.offer_communities(actor),
+            community=here,
+            told=told,
+            report=format_table(HEAD, rows) if told else "",
+            wish_id=secrets.token_hex(16),
+            is_away=is_away,
+            required=REQUIRED,
+            optional=OPTIONAL,
+            most=ROWS,
+            models=sorted(profile.id for profile in profiles if profile.status != "draft"),
+            **words(console, choose_language(request)),
+        )
+
+    return router
+
+
+_DONE: Final = {
+    "done": {"zh": "已登记", "en": "registered"},
+    "repeat": {"zh": "此前已登记，没有重复办理", "en": "registered before, not done twice"},
+}
+
+
+def _tell_bad(row: BadRow, language: str) -> Told:
+    said = CODES[row.code] if language == "zh" else f"{row.what}; {row.mend}"
+    return Told(row.line, "", "", said)
