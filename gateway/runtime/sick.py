@@ -58,13 +58,16 @@ _GRAVITY: Final = {ailment: number for number, ailment in enumerate(Ailment)}
 
 
 class Symptom(Struct, frozen=True, omit_defaults=True):
-    """One thing that is wrong, since when (ms), with the case that tells it, or how often and what was not believed."""
+    """One thing that is wrong, since when (ms), with the case that tells it, or how often which ``reading`` had a value
+    that was not believed, the last one, and why."""
 
     ailment: Ailment
     since: int
     incident: str = ""
     count: int = 0
-    detail: str = ""
+    reading: str = ""
+    value: str = ""
+    reason: str = ""
 
 
 class Patient(Struct, frozen=True):
@@ -99,8 +102,8 @@ def list_sick(
                 note(device, Symptom(Ailment.CHATTERING, case.opened_at, case.id, case.flaps))
     for one in disbelieved:
         if present.now - one.last_at < IMPLAUSIBLE_MS:
-            detail = f"{one.reading} {one.value} ({one.reason})"
-            note(one.device, Symptom(Ailment.IMPLAUSIBLE, one.first_at, "", one.count, detail))
+            odd = Symptom(Ailment.IMPLAUSIBLE, one.first_at, "", one.count, one.reading, one.value, one.reason)
+            note(one.device, odd)
     for known in present.devices:
         if known.device.state is DeviceState.ACTIVE:
             for symptom in _listen(known):

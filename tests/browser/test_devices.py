@@ -6,9 +6,10 @@ import json
 import time
 
 import pytest
+from msgspec.structs import replace
 from playwright.async_api import Page, expect
 
-from gateway.core.model import DeviceState, Role, Sort
+from gateway.core.model import DeviceState, RegistryChange, Role, Sort
 from tests.browser.conftest import Visit
 from tests.browser.test_pages import find_faults
 from tests.web.control_room import ControlRoom
@@ -66,7 +67,7 @@ async def test_every_page_about_devices_fits_its_screen_in_both_languages(room: 
     room.world.send({"smoke-1:battery": 88.0, "smoke-1:smoke": False, "sos-1:battery": 240.0})
     await room.world.receipted()
     page = await visit("keeper", "/devices")
-    paths = ("/devices", "/devices?view=all", "/devices/new", "/devices/c001/smoke-1", "/windows")
+    paths = ("/devices", "/devices?view=all", "/devices/new", "/devices/c001/smoke-1", "/windows", "/bulk")
     for path in paths:
         await page.goto(path)
         assert json.dumps(await find_faults(page), ensure_ascii=False, indent=1) == "[]", path
@@ -84,3 +85,31 @@ async def test_every_page_about_devices_fits_its_screen_in_both_languages(room: 
         )
         named = ("示例", "号楼", "大门", "单元", "室")
         assert [text for text in left if not any(name in text for name in named)] == [], path
+    table = b"code,profile,place\nSOS-1,fixed-sos,b1\nS-2,nb-smoke,b1\n"
+    await page.set_input_files("input[type=file]", {"name": "t.csv", "mimeType": "text/csv", "buffer": table})
+    await page.click("form.change button")
+    await expect(page.locator("#report-title")).to_have_text("1 registered, 1 rows not")
+    assert await page.evaluate("document.documentElement.scrollWidth") <= 360
+    async with page.expect_download() as saving:
+        await page.click("[data-saves=report]")
+    saved = (await (await saving.value).path()).read_text(encoding="utf-8")
+    assert '2,SOS-1,,"This code is registered already' in saved
+    assert room.ledger.device("c001", "s-2") is not None
+
+
+async def test_a_place_is_chosen_on_the_map(room: ControlRoom, visit: Visit) -> None:
+    hire(room)
+    spread = tuple(
+        replace(place, lon=120.44 + number * 0.001, lat=36.39)
+        for number, place in enumerate(room.world.pipeline.look("c001").places)
+    )
+    await room.world.pipeline.submit("c001", RegistryChange("test", places=spread), "spread")
+    page = await visit("keeper", "/devices/new?community=c001")
+    marks = page.locator("#place-map path.leaflet-interactive")
+    await expect(marks).to_have_count(len(spread))
+    await marks.nth(2).click()
+    chosen = await page.input_value("#place")
+    assert chosen in {place.id for place in spread}
+    await expect(page.locator("[data-shows=place]")).not_to_have_text("")
+    await page.fill("[data-narrows=place]", "2号楼 101")
+    await expect(page.locator("#place")).to_have_value("b2-u1-101")
