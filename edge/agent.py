@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from edge.config import AgentConfig
 from edge.directory import Directory
+from edge.fitting import make_fit
 from edge.judgement import Judgement, select_offline
 from edge.keeper import Keeper
 from edge.link import Link
@@ -141,9 +142,11 @@ class Agent:
             return ()
         try:
             spool, seqs = await self._keeper.take(entries)
-        except Unfit as error:
-            log.error("a device said what no message can hold, it is left out: %s", error)
-            return ()
+        except Unfit:
+            entries = _make_all_fit(entries)
+            if not entries:
+                return ()
+            spool, seqs = await self._keeper.take(entries)
         pass_point("after-taking")
         ids: list[str] = []
         for entry, seq in zip(entries, seqs, strict=True):
@@ -372,6 +375,16 @@ class Agent:
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _make_all_fit(entries: Iterable[Entry]) -> list[Entry]:
+    """What of them messages can hold. Raises NotTaken for an alarm that none can: its device must not hear that it was
+    taken."""
+    try:
+        return [fit for entry in entries for fit in make_fit(entry)]
+    except Unfit as error:
+        log.error("an alarm that no message can hold is not taken: %s", error)
+        raise NotTaken(str(error)) from error
 
 
 def _read_steady() -> int:

@@ -229,7 +229,7 @@ def _draft(entry: Entry, pack_readings: int) -> list[_Draft]:
         signals = entry.signals if index == 0 else ()
         try:
             body = _encode(signals, part)
-            _check_fit(entry, *_decode(body))
+            _check_message(entry, *_decode(body))
         except (msgspec.MsgspecError, TypeError, ValueError, OverflowError) as error:
             if isinstance(error, Unfit):
                 raise
@@ -242,7 +242,12 @@ def _draft(entry: Entry, pack_readings: int) -> list[_Draft]:
     return drafts
 
 
-def _check_fit(entry: Entry, signals: tuple[Signal, ...], measurements: tuple[Measurement, ...]) -> None:
+def check_fit(entry: Entry) -> None:
+    """Whether the gateway could read it as a message. Raises Unfit."""
+    _draft(entry, max(1, len(entry.measurements)))
+
+
+def _check_message(entry: Entry, signals: tuple[Signal, ...], measurements: tuple[Measurement, ...]) -> None:
     """Reads it as the gateway will. A bad record is the gateway's to see and to count; what would be no message is not
     taken."""
     stored = Stored("0" * 16, entry.lane, SEQ_LIMIT - 1, entry.taken_at, 0, signals, measurements)
