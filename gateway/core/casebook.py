@@ -269,7 +269,7 @@ class Casebook:
     def open_or_join(self, cause: str, key: str, place: str, title: Mapping[str, str], signal: Signal) -> Incident:
         """For what no rule stands behind: the open incident of this cause and key, or a new, critical one."""
         found = self.open_incident(cause, key)
-        if found is not None and cases.is_joinable(found, self.now):
+        if found is not None and cases.takes(found, signal, self.now):
             return self._join(found, signal, found.level)
         draft = self._prepare(cause, key, place, UNRULED_CATEGORY, signal)
         return self._start(replace(draft, title=_fill(title, draft.place_name, key)), found, signal)

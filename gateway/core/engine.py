@@ -414,7 +414,15 @@ class Engine:
         self._judge_signal(device, signal.kind, signal.data, event, at, now)
 
     def _judge_signal(
-        self, device: KnownDevice, kind: str, data: Mapping[str, Scalar], event: str, at: int, now: int
+        self,
+        device: KnownDevice,
+        kind: str,
+        data: Mapping[str, Scalar],
+        event: str,
+        at: int,
+        now: int,
+        *,
+        joins_open: bool = False,
     ) -> None:
         cell = device.events[kind]
         problem = cell.spec.refuse(data)
@@ -431,7 +439,7 @@ class Engine:
             truth = watch.test(at)
             if watch.is_momentary:
                 if truth:
-                    is_held |= self._find(watch, event, at, now, cell)
+                    is_held |= self._find(watch, event, at, now, cell, joins_open=joins_open)
             elif truth or watch.phase is not Phase.QUIET:
                 self._advance(watch, truth, at, event, now)
             elif watch.needs_wake:
@@ -439,8 +447,17 @@ class Engine:
         cell.forget()
         if cell.spec.press and not is_held and not device.is_inactive:
             # The promise: every press is in exactly one incident, also when no rule is there for it.
-            why = f"{kind}; no active rule looks at it"
-            signal = Signal(event, at, "", (device.device.id,), why, is_press=True, is_late=self._is_late(at, now))
+            why = "; ".join((kind, *cell.spec.tell(data), "no active rule looks at it"))
+            signal = Signal(
+                event,
+                at,
+                "",
+                (device.device.id,),
+                why,
+                is_press=True,
+                is_late=self._is_late(at, now),
+                joins_open=joins_open,
+            )
             self._cases.open_or_join("sos", device.device.id, device.place, _UNRULED_TITLE, signal)
 
     def _hear(self, device: KnownDevice, at: int) -> None:
@@ -566,12 +583,16 @@ class Engine:
             Transition(watch.rule.id, key or watch.key, phase, at, since, event, note, incident)
         )
 
-    def _find(self, watch: Watch, event: str, at: int, now: int, cell: SignalCell | None) -> bool:
+    def _find(
+        self, watch: Watch, event: str, at: int, now: int, cell: SignalCell | None, *, joins_open: bool = False
+    ) -> bool:
         """The condition held for long enough. Whether an incident holds the signal now."""
         rule = watch.rule
         holders = [id for leaf in watch.bound.leaves for id in leaf.holders(at)]
         device = self._device_of(watch, holders, cell)
-        why = "; ".join(f"{leaf.text}: {leaf.look(at)}" for leaf in watch.bound.leaves if leaf.test(at))
+        seen = [f"{leaf.text}: {leaf.look(at)}" for leaf in watch.bound.leaves if leaf.test(at)]
+        said = cell.spec.tell(cell.data) if cell is not None and cell.data is not None else ()
+        why = "; ".join((*seen, *said))
         signal = Signal(
             event,
             at,
@@ -580,6 +601,7 @@ class Engine:
             why[:WHY_LIMIT],
             is_press=cell is not None and cell.spec.press,
             is_late=self._is_late(at, now),
+            joins_open=joins_open,
         )
         finding = Finding(
             rule,
@@ -661,7 +683,7 @@ class Engine:
             return
         self._fire_deadlines(now - 1)
         self._remember(press.id)
-        self._judge_signal(device, press.kind, press.data, press.id, now, now)
+        self._judge_signal(device, press.kind, press.data, press.id, now, now, joins_open=press.joins_open)
         self._draft.answer = "done"
 
     def _act(self, action: OperatorAction, now: int) -> None:

@@ -35,6 +35,8 @@ REST: Final = "*"
 _UNATTENDED: Final = frozenset({State.REPORTED, State.FILED, State.DISPATCHED})
 """Nobody is there yet: what happens now is the same case. From then on it is another."""
 
+_AT_WORK: Final = _UNATTENDED | {State.HANDLING}
+
 
 class Signal(Struct, frozen=True):
     """What joins or opens an incident: which event, when, of which devices, found by which rule, in which words."""
@@ -46,6 +48,8 @@ class Signal(Struct, frozen=True):
     why: str
     is_press: bool = False
     is_late: bool = False
+    joins_open: bool = False
+    """A press that opens no case while one of its cause and key is at work (`model.Press.joins_open`)."""
 
 
 def derive_id(community: str, cause: str, key: str, event: str) -> str:
@@ -90,6 +94,18 @@ def is_joinable(incident: Incident, now: int) -> bool:
     if incident.joinable_until is None:
         return incident.joinable
     return incident.joinable and now <= incident.joinable_until and incident.signals < PRESS_SIGNALS
+
+
+def takes(incident: Incident, signal: Signal, now: int) -> bool:
+    """Whether this signal, of the same cause and key, belongs to this open incident at ``now``."""
+    if is_joinable(incident, now):
+        return True
+    return signal.joins_open and is_attended(incident) and incident.signals < PRESS_SIGNALS
+
+
+def is_attended(incident: Incident) -> bool:
+    """Whether somebody is on it, or called to it: not yet done, and not put off."""
+    return incident.state in _AT_WORK
 
 
 def join(incident: Incident, signal: Signal, level: Level, now: int) -> Incident:

@@ -300,12 +300,16 @@ class Refusal(Struct, frozen=True, tag="refusal", omit_defaults=True):
 
 
 class Press(Struct, frozen=True, tag="press", omit_defaults=True):
-    """A press from a page: ``id`` is made by the page before it sends. It takes the same way as a physical press."""
+    """A press from a page: ``id`` is made by the page before it sends. It takes the same way as a physical press.
+
+    ``joins_open``: its page is over its limit. Then it joins its device's case that is at work, however old, and
+    opens one only where there is none."""
 
     id: str
     device: str
     kind: str = "pressed"
     data: dict[str, Scalar] = {}
+    joins_open: bool = False
 
 
 Event = (

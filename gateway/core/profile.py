@@ -179,6 +179,12 @@ class EventSpec(Struct, frozen=True):
                 return Refused(field, reason, "not shown" if spec.type == "plate" else str(value))
         return None
 
+    def tell(self, data: Mapping[str, object]) -> tuple[str, ...]:
+        """What a press says of itself, for the timeline: its fields that are one of a few words, never free text."""
+        if not self.press:
+            return ()
+        return tuple(f"{field} {data[field]}" for field, spec in self.data.items() if spec.values and field in data)
+
 
 class CommandSpec(Struct, frozen=True):
     """One command of a profile, with its arguments; all of them must be given. ``modbus`` and ``mqtt`` are what it

@@ -12,7 +12,7 @@ from typing import Final, Protocol
 from msgspec import Struct
 from msgspec.structs import replace
 
-from gateway.core.incident import Signal, is_joinable
+from gateway.core.incident import Signal, takes
 from gateway.core.model import Device, DeviceState, Incident, Level, Silence, Sort
 from gateway.core.rule import Rule, ScopeKind, Status
 
@@ -154,7 +154,7 @@ def deduplicate(case: Case, view: View) -> Case | Swallowed:
     found = view.open_incident(case.finding.rule.cause, case.key)
     if found is None:
         return case
-    if is_joinable(found, view.now):
+    if takes(found, case.finding.signal, view.now):
         return replace(case, joins=found)
     return replace(case, outlived=found)
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
-from gateway.core.engine import UNKNOWN_LIMIT
+from gateway.core.engine import UNKNOWN_LIMIT, Engine
 from gateway.core.incident import PRESS_JOIN_MS, PRESS_SIGNALS
 from gateway.core.model import (
     Blind,
     Command,
     Deliver,
+    Device,
     DeviceState,
     Incident,
     OperatorAction,
@@ -21,6 +22,7 @@ from gateway.core.model import (
     Refusal,
     RegistryChange,
     Sort,
+    Source,
     Step,
     Tick,
 )
@@ -365,3 +367,57 @@ def test_what_was_refused_is_a_repeat_when_it_comes_again() -> None:
     delivery = sender.send(START, signals=[("sos-1", "pressed")])
     engine.feed(Refusal("agent-1", "spool1", "alarm", 1, "commit-refused", digest=delivery.message.digest), START)
     assert engine.feed(delivery, START + S).answer == "repeat"
+
+
+# --- presses from pages -------------------------------------------------------------------------------------
+
+PAGE = Device("page-1", "resident-page", "pages", "b1-u1")
+PAGED = RegistryChange("test", sources=(Source("pages", "c001"),), devices=(PAGE,))
+
+
+def page_engine() -> Engine:
+    engine = new_engine()
+    assert engine.feed(PAGED, START).answer == "done"
+    return engine
+
+
+def test_a_call_from_a_page_is_a_press_and_says_what_kind_of_help_is_needed() -> None:
+    engine = page_engine()
+    [case] = opened(engine.feed(Press("p1", "page-1", data={"need": "medical"}), START + S))
+    assert (case.cause, case.level, case.rule, case.place) == ("sos", "critical", "sos.button-pressed", "b1-u1")
+    assert case.timeline[0].why.endswith("; need medical")
+    # Whatever else it says, somebody pressed; and what it says beyond the few words stands nowhere.
+    step = engine.feed(Press("p2", "page-1", data={"need": "13800000000"}), START + 2 * S)
+    assert [i.signals for i in step.incidents] == [2]
+    assert "13800000000" not in step.incidents[0].timeline[-1].why
+    assert [r.reason for r in step.rejected] == ["out-of-range"]
+
+
+def test_a_press_over_its_pages_limit_joins_the_open_case_however_old_and_opens_one_where_none_is() -> None:
+    engine = page_engine()
+    [case] = opened(engine.feed(Press("p1", "page-1", joins_open=True), START))
+    late = START + 3 * H
+    step = engine.feed(Press("p2", "page-1", joins_open=True), late)
+    [joined] = [i for i in step.incidents if i.cause == "sos"]
+    assert joined.id == case.id
+    assert (joined.timeline[-1].what, joined.timeline[-1].event) == ("joined", "p2")
+    # An ordinary press at that time is a case of its own, linked to the old one.
+    again = opened(engine.feed(Press("p3", "page-1"), late + S))
+    assert [i.linked for i in again if i.cause == "sos"] == [case.id]
+
+
+def test_a_press_over_its_pages_limit_joins_also_while_somebody_is_there_but_never_what_is_done() -> None:
+    engine = page_engine()
+    [case] = opened(engine.feed(Press("p1", "page-1"), START))
+    for verb in ("accept", "arrive"):
+        assert engine.feed(OperatorAction(verb, "li", case.id, verb), START + S).answer == "done"
+    step = engine.feed(Press("p2", "page-1", joins_open=True), START + M)
+    assert [(i.id, i.state, i.signals) for i in step.incidents] == [(case.id, "handling", 2)]
+    assert engine.feed(OperatorAction("r", "li", case.id, "resolve", "已送医"), START + 2 * M).answer == "done"
+    assert opened(restored(engine).feed(Press("p3", "page-1", joins_open=True), START + 3 * M))
+
+
+def test_a_case_of_very_many_presses_takes_no_more_in_also_over_the_limit() -> None:
+    engine = page_engine()
+    found = [opened(engine.feed(Press(f"p{n}", "page-1", joins_open=True), START + n * S)) for n in range(201)]
+    assert [len(new) for new in found] == [1, *[0] * 199, 1]
