@@ -65,7 +65,7 @@ class SqlAccounts:
                 account.revision,
                 _encode(account),
             )
-            _append(session, deed)
+            append_deed(session, deed)
 
     def change_account(self, account: Account, deed: Deed | None, *, ends_sessions: bool = False) -> Account:
         with self._database.writing() as session:
@@ -73,7 +73,7 @@ class SqlAccounts:
             if ends_sessions:
                 session.run("DELETE FROM session WHERE account = ?", account.id)
             if deed is not None:
-                _append(session, deed)
+                append_deed(session, deed)
         return changed
 
     def begin_attempt(self, id: str, limit: int, now: int, locked_until: int) -> Account | None:
@@ -108,7 +108,7 @@ class SqlAccounts:
                 session.way,
             )
             if deed is not None:
-                _append(writing, deed)
+                append_deed(writing, deed)
 
     def find_session(self, id: str) -> tuple[values.Session, Account] | None:
         with self._database.reading() as session:
@@ -136,7 +136,7 @@ class SqlAccounts:
             ended = session.run(
                 "DELETE FROM session WHERE account = ? AND (? = '' OR id = ?) AND id <> ?", account, only, only, keep
             )
-            _append(session, deed)
+            append_deed(session, deed)
         return ended
 
     def drop_sessions(self, created_before: int, seen_before: int) -> None:
@@ -155,7 +155,7 @@ class SqlAccounts:
                 token.created_at,
                 _encode(token),
             )
-            _append(session, deed)
+            append_deed(session, deed)
 
     def find_token(self, hash: str) -> tuple[Token, Account] | None:
         with self._database.reading() as session:
@@ -181,14 +181,14 @@ class SqlAccounts:
         with self._database.writing() as session:
             is_gone = session.run("DELETE FROM token WHERE account = ? AND id = ?", account, id) == 1
             if is_gone:
-                _append(session, deed)
+                append_deed(session, deed)
         return is_gone
 
     # --- the audit log --------------------------------------------------------------------------------------------
 
     def record(self, deed: Deed) -> None:
         with self._database.writing() as session:
-            _append(session, deed)
+            append_deed(session, deed)
 
     def read_audit(self, after: int = 0) -> Iterator[AuditRow]:
         while True:
@@ -250,7 +250,7 @@ def _refuse_taken(session: Session, account: Account) -> None:
         raise AccountTaken(f"another account has the name {account.name} or its portal identity")
 
 
-def _append(session: Session, deed: Deed) -> None:
+def append_deed(session: Session, deed: Deed) -> None:
     """Adds a line. The head's row is held from here to the end of the transaction: one appends at a time."""
     session.run("INSERT INTO audit_head (id, seq, hash) VALUES (1, 0, ?) ON CONFLICT (id) DO NOTHING", START)
     session.run("UPDATE audit_head SET seq = seq + 1 WHERE id = 1")

@@ -394,6 +394,25 @@ class SqlLedger:
             rows = session.select("SELECT document FROM incident WHERE id = ?", id)
             return _incidents.decode(rows[0][0]) if rows else None
 
+    def incident_of(self, event: str) -> Incident | None:
+        with self.database.reading() as session:
+            rows = session.select(
+                "SELECT i.document FROM timeline AS t JOIN incident AS i ON i.id = t.incident WHERE t.event = ? "
+                "ORDER BY t.at, t.seq LIMIT 1",
+                event,
+            )
+        return _incidents.decode(rows[0][0]) if rows else None
+
+    def open_at(self, community: str, key: str) -> Incident | None:
+        with self.database.reading() as session:
+            rows = session.select(
+                "SELECT document FROM incident WHERE is_open AND community = ? AND key = ? "
+                "ORDER BY opened_at DESC, id LIMIT 1",
+                community,
+                key,
+            )
+        return _incidents.decode(rows[0][0]) if rows else None
+
     def changed_incidents(self, since: int, after: str = "", limit: int = 500) -> list[Incident]:
         with self.database.reading() as session:
             rows = session.select(

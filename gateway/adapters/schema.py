@@ -313,6 +313,22 @@ token = _table(
     Index("ix_token_account", "account"),
 )
 
+# What a resident said beside a press on a help page. ``id`` is the press's event id; ``said`` is sealed, and gone when
+# nobody needs it any more; ``entered_at`` is null until the press is known to be in the journal.
+call = _table(
+    "call",
+    Column("id", Text, primary_key=True),
+    Column("community", Text, ForeignKey("community.id"), nullable=False),
+    Column("place", Text, nullable=False),
+    Column("device", Text, nullable=False),
+    Column("at", NUMBER, nullable=False),
+    Column("waited", NUMBER, nullable=False),
+    Column("need", Text, nullable=False),
+    Column("said", LargeBinary),
+    Column("entered_at", NUMBER),
+    Index("ix_call_at", "at"),
+)
+
 # Append-only: triggers refuse everything else (migration 0004).
 audit = _table(
     "audit",

@@ -321,6 +321,12 @@ class Ledger(Protocol):
     # Views
     def incidents(self, *, open_only: bool = False, limit: int = 1000) -> list[Incident]: ...
     def incident(self, id: str) -> Incident | None: ...
+    def incident_of(self, event: str) -> Incident | None:
+        """The incident in whose timeline the signal with this event id stands first."""
+
+    def open_at(self, community: str, key: str) -> Incident | None:
+        """The newest open incident with this key: of a device, for causes that are a device's own."""
+
     def changed_incidents(self, since: int, after: str = "", limit: int = 500) -> list[Incident]:
         """The incidents (no notices) that changed at ``since`` (ms) or later, by id; those beyond the id ``after``."""
 

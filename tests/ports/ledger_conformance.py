@@ -463,6 +463,29 @@ class LedgerConformance:
         assert ledger.incident("unknown") is None
         assert ledger.counts()["incidents"] == {"filed": 1}
 
+    def test_an_incident_is_found_by_any_signal_of_its_timeline(self, ledger: SqlLedger, hand: Hand) -> None:
+        first = opened(1)
+        press = Line(1, NOW, "gateway", "opened", event="page/1", device="page-1")
+        again = Line(2, NOW + 1, "gateway", "joined", event="page/2", device="page-1")
+        second = opened(2, key="page-1", timeline=(press, again))
+        hand.step(Step(incidents=(first, second)))
+
+        assert ledger.incident_of(first.opened_by) == first
+        assert [ledger.incident_of(event) for event in ("page/1", "page/2")] == [second, second]
+        assert ledger.incident_of("page/of-nobody") is None
+
+    def test_the_newest_open_incident_of_a_key_is_found(self, ledger: SqlLedger, hand: Hand) -> None:
+        older = opened(1, key="page-1", joinable=False, opened_at=NOW)
+        newer = opened(2, key="page-1", joinable=False, opened_at=NOW + 1)
+        hand.step(Step(incidents=(older, newer)))
+        assert ledger.open_at("c001", "page-1") == newer
+
+        hand.step(Step(incidents=(replace(revise(newer, 2), state="closed"),)))
+
+        assert ledger.open_at("c001", "page-1") == older
+        assert ledger.open_at("c002", "page-1") is None
+        assert ledger.open_at("c001", "page-2") is None
+
     def test_a_revision_only_rises(self, ledger: SqlLedger, hand: Hand) -> None:
         hand.step(Step(incidents=(revise(opened(), 3),)))
 
@@ -597,6 +620,8 @@ class LedgerConformance:
 
         assert ledger.devices("c001") == [second, replace(here, place="b02")]
         assert ledger.devices() == [second, replace(here, place="b02"), there]
+        assert ledger.device("c002", "smoke-1") == there
+        assert ledger.device("c003", "smoke-1") is None
         assert ledger.devices("c003") == []
 
     # --- the outbox ---
