@@ -29,9 +29,11 @@ from gateway.web.audit import route_audit
 from gateway.web.board_page import route_board
 from gateway.web.bulk_page import route_bulk
 from gateway.web.callbacks import RETRY, route_callbacks
+from gateway.web.callers import route_callers
 from gateway.web.console import Console
 from gateway.web.device_page import route_devices
 from gateway.web.guard import Guard
+from gateway.web.help_desk import HelpDesk
 from gateway.web.incident_page import route_incidents
 from gateway.web.login import route_login
 from gateway.web.map_page import route_map
@@ -39,6 +41,7 @@ from gateway.web.metrics import route_metrics
 from gateway.web.openapi import route_description
 from gateway.web.pages import Pages
 from gateway.web.problems import Problem
+from gateway.web.resident import route_residents
 from gateway.web.windows_page import route_windows
 
 BODY_LIMIT: Final = 256 * 1024
@@ -58,11 +61,12 @@ def create_app(
     trusted_proxies: Sequence[str] = (),
     gateway_clock: RunningClock | None = None,
     catalogs: Catalogs | None = None,
+    desk: HelpDesk | None = None,
 ) -> FastAPI:
     """The web process as an ASGI application. Without ``platform_keys`` no callback is taken, and without a ``gate``
     nobody signs in: then there are no pages. ``clock`` is real time, also where the gateway's runs faster: it judges
     what comes from outside; ``gateway_clock`` is the one by which incidents count. ``catalogs`` finds
-    earlier ones. Of ``trusted_proxies`` it is believed who asks.
+    earlier ones. ``desk`` stands behind the residents' pages. Of ``trusted_proxies`` it is believed who asks.
 
     Raises RuntimeError for a route that does not say who may come."""
     pages = Pages() if gate is not None else None
@@ -147,6 +151,10 @@ def create_app(
         app.include_router(route_account(pages))
         app.include_router(route_accounts(pages, ledger))
         app.include_router(route_audit(pages))
+    if desk is not None:
+        app.include_router(route_residents(desk, pages or Pages()))
+        if pages is not None:
+            app.include_router(route_callers(ledger, desk.calls, pages))
     if console is not None:
         app.mount("/static", StaticPages(directory=STATIC), name="static")
         app.include_router(route_board(console))

@@ -14,6 +14,7 @@ from gateway.core.present import Present
 from gateway.runtime.access import Actor
 from gateway.runtime.board import Filter
 from gateway.runtime.door import DoorClosed, DoorRefused
+from gateway.runtime.help_pages import PROFILE
 from gateway.runtime.sick import Patient, list_sick
 from gateway.web import device_words
 from gateway.web.access import demand_cover, gate_of
@@ -97,9 +98,9 @@ def name_place(places: Iterable[Place], id: str) -> str:
 
 
 def offer_profiles(console: Console, language: str) -> list[tuple[str, str]]:
-    """Id and title of the models, by title."""
+    """Id and title of the models, by title; without the help page, which comes with its sheet."""
     profiles = console.catalog.profiles.values()
-    found = [(p.id, pick(p.title, language)) for p in profiles if p.status != "draft"]
+    found = [(p.id, pick(p.title, language)) for p in profiles if p.status != "draft" and p.id != PROFILE]
     return sorted(found, key=lambda pair: pair[1])
 
 

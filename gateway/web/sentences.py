@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from gateway.core.catalog import Catalog
 from gateway.core.model import Line
+from gateway.runtime.calls import NEED_TITLES
 from gateway.web.languages import pick
 from gateway.web.words import name_level, name_role, name_state, name_step, show_moment
 
@@ -256,6 +257,7 @@ _ARITHMETIC: Final = _lines(
 _LEAVES: Final = _lines(
     (r"\bpressed seen: last at (1\d{12})", r"收到按键，\1"),
     (r"\b(\w+) seen: last at (1\d{12})", r"收到 \1，\2"),
+    *((rf"\bneed {need}\b", f"需要帮助：{title['zh']}") for need, title in NEED_TITLES.items()),
     (
         r"device missing for its heartbeat: last heard at (\d+), missing from (\d+)",
         r"设备超过心跳周期无数据：最后一次 \1",

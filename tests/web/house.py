@@ -14,16 +14,19 @@ from argon2 import PasswordHasher
 from msgspec.structs import replace
 
 from gateway.adapters.accounts import SqlAccounts
+from gateway.adapters.calls import SqlCalls
 from gateway.adapters.memory_ledger import open_memory_ledger
 from gateway.adapters.secrets import ArgonSecrets
 from gateway.core.model import Community, Grid, GridLevel, Role
 from gateway.runtime.access import MACHINES, ROLE_TITLES
 from gateway.runtime.accounts import Account, AuditFilter, Deed, Portal
 from gateway.runtime.door import DoorClient
+from gateway.runtime.help_pages import PageKeys
 from gateway.runtime.officers import Hand, Officers
 from gateway.runtime.signing import Policy, SignIn
 from gateway.web.access import Gate, Site
 from gateway.web.app import create_app
+from gateway.web.help_desk import HelpDesk
 from tests.web.test_callbacks import CATALOG
 
 NOON: Final = 1_795_435_200_000  # 2026-11-23T12:00:00Z
@@ -72,6 +75,13 @@ class House:
             gate=Gate(self.sign_in, self.officers, Site(public_url)),
             portal=portal,
             trusted_proxies=trusted_proxies,
+            desk=HelpDesk(
+                self.ledger,
+                SqlCalls(self.ledger.database, bytes(32)),
+                DoorClient(Path("/nowhere/door.sock")),
+                PageKeys(Path("/nowhere")),
+                lambda: self.now,
+            ),
         )
 
     def close(self) -> None:
