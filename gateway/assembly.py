@@ -10,7 +10,7 @@ import signal
 import socket
 import ssl
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Final
@@ -20,6 +20,7 @@ from msgspec import Struct
 
 from gateway.adapters.accounts import SqlAccounts
 from gateway.adapters.broker import EmbeddedBroker
+from gateway.adapters.calls import SqlCalls
 from gateway.adapters.ledger import SqlLedger, open_ledger
 from gateway.adapters.mqtt import BrokerSettings, MqttInbox
 from gateway.adapters.notify import MailNotifier, TextMessageNotifier, WebhookNotifier
@@ -29,6 +30,7 @@ from gateway.adapters.secrets import ArgonSecrets
 from gateway.core.catalog import Catalog, build_catalog
 from gateway.core.district import GridScheme, LevelScheme
 from gateway.core.model import GridLevel, Role
+from gateway.core.state import CommunityState
 from gateway.core.worktime import DAY_MS
 from gateway.errors import GatewayError
 from gateway.runtime.access import ROLE_TITLES
@@ -41,6 +43,7 @@ from gateway.runtime.district_export import write_district
 from gateway.runtime.district_rows import COMMUNITIES, CONTACTS
 from gateway.runtime.district_tables import BadRow, Report
 from gateway.runtime.door import DoorClient, DoorServer
+from gateway.runtime.help_pages import HelpPage, PageKeys, issue_pages, plan_pages
 from gateway.runtime.notifying import Teller
 from gateway.runtime.officers import Officers
 from gateway.runtime.outbox import Outbox
@@ -58,10 +61,11 @@ from gateway.runtime.registrar import (
 )
 from gateway.runtime.signing import MINUTE_MS, Policy, SignIn
 from gateway.runtime.standing import read_standing
-from gateway.runtime.writer import Catalogs
+from gateway.runtime.writer import Catalogs, load_engine
 from gateway.settings import Settings
 from gateway.web.access import Gate, Site
 from gateway.web.app import create_app
+from gateway.web.help_desk import HelpDesk
 
 log = logging.getLogger(__name__)
 
@@ -463,9 +467,10 @@ async def serve_web(settings: Settings) -> None:
     if (section.public_url or "").startswith("http://"):
         log.warning("web.public_url is no https: passwords and sessions can be read on the way")
     sign_in = open_sign_in(settings, ledger)
+    door = DoorClient(settings.door_path)
     app = create_app(
         ledger,
-        DoorClient(settings.door_path),
+        door,
         catalog,
         keys,
         gate=Gate(sign_in, Officers(sign_in, ledger), Site(section.public_url)),
@@ -473,6 +478,7 @@ async def serve_web(settings: Settings) -> None:
         trusted_proxies=section.trusted_proxies,
         gateway_clock=open_clock(settings),
         catalogs=open_catalogs(ledger, catalog),
+        desk=open_help_desk(settings, ledger, door),
     )
     try:
         listening = socket.create_server((section.host, section.port))
@@ -496,6 +502,45 @@ async def _end_streams(server: uvicorn.Server, leaving: asyncio.Event) -> None:
     while not server.should_exit:  # noqa: ASYNC110 - a signal sets it, and tells nobody
         await asyncio.sleep(0.1)
     leaving.set()
+
+
+def open_help_desk(settings: Settings, ledger: SqlLedger, door: DoorClient) -> HelpDesk:
+    """What stands behind the residents' pages, with this installation's keys."""
+    calls = SqlCalls(ledger.database, load_key(settings.data / "calls.key"))
+    return HelpDesk(ledger, calls, door, PageKeys(settings.data), RunningClock())
+
+
+async def issue_help_pages(
+    settings: Settings, community: str, places: Sequence[str], phone: str | None, actor: str, *, renew: bool
+) -> list[HelpPage]:
+    """Registers the help pages of these places (none: of the whole community) through the running gateway, and gives
+    them. Without a ``community`` it is the one that has the places. Raises GatewayError."""
+    catalog = read_catalog(settings.profiles, settings.rules)
+    ledger = open_migrated_ledger(settings)
+    door = DoorClient(settings.door_path)
+    try:
+        state = _find_registry(ledger, catalog, community, places)
+        pages, change = plan_pages(state, places, phone, renew=renew, actor=actor)
+        await issue_pages(door, state.community.id, change)
+        if change is not None:
+            devices = ", ".join(device.id for device in change.devices)
+            deed = Deed(RunningClock()(), actor, "pages.issue", state.community.id, detail=devices)
+            SqlAccounts(ledger.database).record(deed)
+    finally:
+        await door.close()
+        ledger.close()
+    return pages
+
+
+def _find_registry(ledger: Ledger, catalog: Catalog, community: str, places: Sequence[str]) -> CommunityState:
+    catalogs = open_catalogs(ledger, catalog)
+    for known in ledger.communities():
+        if community in ("", known.id):
+            state = load_engine(ledger, known, catalogs, catalog).engine.snapshot()
+            if community or any(place.id in places for place in state.places):
+                return state
+    what = f"there is no community {community}" if community else f"no community has the place {places[0]}"
+    raise GatewayError("unknown-place", what, "the ledger", "register it first")
 
 
 async def reconcile(settings: Settings, days: float, tell: Callable[[Difference], None], *, repair: bool) -> Summary:

@@ -20,6 +20,7 @@ from gateway import assembly
 from gateway.cli_accounts import account_app, audit_app
 from gateway.cli_devices import device_app
 from gateway.cli_district import district_app
+from gateway.cli_help import key_app, qr
 from gateway.core.model import GridLevel
 from gateway.core.worktime import day_start
 from gateway.errors import GatewayError
@@ -42,6 +43,8 @@ app.add_typer(account_app, name="account")
 app.add_typer(audit_app, name="audit")
 app.add_typer(device_app, name="device")
 app.add_typer(district_app, name="district")
+app.add_typer(key_app, name="qr-key")
+app.command()(qr)
 
 ConfigOption = Annotated[Path | None, typer.Option("--config", help="a TOML file; SCG_… variables override it")]
 

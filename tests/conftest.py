@@ -46,6 +46,11 @@ def _need(find: Callable[[], Path]) -> None:
     pytest.skip(reason)
 
 
+def need_mosquitto() -> None:
+    """For fixtures that start a broker of their own."""
+    _need(find_mosquitto)
+
+
 @pytest.fixture(scope="session")
 def mosquitto() -> Iterator[Mosquitto]:
     """One broker for the whole run, without persistence. Tests share it: use topics and client ids of your own."""
