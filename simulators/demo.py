@@ -214,7 +214,9 @@ async def _set_up(
             task.cancel()
         raise
     if accounts:
-        _show_accounts(console, port, accounts)
+        first = district.communities[0].community.id
+        page = await programs.print_sheet(first, first, f"http://127.0.0.1:{port}", now)
+        _show_accounts(console, port, accounts, page)
     return _Demo(console, programs, platform, now, seed, district, plan, clock, player, tasks)
 
 
@@ -232,9 +234,10 @@ async def _make_accounts(
     return [(role, *account) for role, account in zip(ROLES, made, strict=True)]
 
 
-def _show_accounts(console: Console, port: int, accounts: Iterable[tuple[str, str, str]]) -> None:
-    """Where to look, and as whom."""
+def _show_accounts(console: Console, port: int, accounts: Iterable[tuple[str, str, str]], page: str) -> None:
+    """Where to look, and as whom; and the page that a resident's telephone opens from the QR code on a wall."""
     console.print(f" 网页 console  http://127.0.0.1:{port}/", style="bold")
+    console.print(f" 求助 resident  {page}", style="bold")
     table = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2))
     for role, name, password in accounts:
         table.add_row("", ROLES[role], name, password)

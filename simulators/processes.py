@@ -119,6 +119,16 @@ class Programs:
             raise ProgramEnded(self._last_words(f"account-{name}"))
         return name, str(json.loads(out)["password"])
 
+    async def print_sheet(self, community: str, place: str, url: str, settings: Mapping[str, str]) -> str:
+        """Makes the sheet with a place's QR code, through the running gateway. Returns the address that stands in it.
+        Raises ProgramEnded."""
+        arguments = ["-m", "gateway", "qr", "--community", community, "--place", place, "--url", url]
+        process = await self._spawn("qr", [*arguments, "--out", str(self.folder)], self._settings | dict(settings))
+        out, _ = await process.communicate()
+        if process.returncode != 0:
+            raise ProgramEnded(self._last_words("qr"))
+        return str(json.loads(out)["url"])
+
     async def start_agent(self, source: str, config: Path) -> None:
         """Starts an edge agent."""
         process = await self._spawn(source, ["-m", "edge", "--config", str(config)], {})

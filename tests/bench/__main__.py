@@ -1,7 +1,7 @@
 """``python -m tests.bench engine [--json]``, ``python -m tests.bench pipeline --mode single|pack [--json]``,
 ``python -m tests.bench appraisal [--incidents N] [--json]``,
 ``python -m tests.bench district [--ledger sqlite|postgresql] [--json]`` and
-``python -m tests.bench console [--json]``."""
+``python -m tests.bench console|resident [--json]``."""
 
 from __future__ import annotations
 
@@ -27,12 +27,13 @@ def main() -> None:
     district.add_argument("--ledger", choices=("sqlite", "postgresql"), default="sqlite")
     district.add_argument("--communities", type=int, default=277)
     district.add_argument("--json", action="store_true")
-    console = kinds.add_parser("console", help="milliseconds from a press to every open board")
-    console.add_argument("--incidents", type=int, default=5_000)
-    console.add_argument("--browsers", type=int, default=200)
-    console.add_argument("--presses", type=int, default=60)
-    console.add_argument("--communities", type=int, default=20)
-    console.add_argument("--json", action="store_true")
+    for name, whose in (("console", "a press"), ("resident", "a press on a resident's page")):
+        console = kinds.add_parser(name, help=f"milliseconds from {whose} to every open board")
+        console.add_argument("--incidents", type=int, default=5_000)
+        console.add_argument("--browsers", type=int, default=200)
+        console.add_argument("--presses", type=int, default=60)
+        console.add_argument("--communities", type=int, default=20)
+        console.add_argument("--json", action="store_true")
     drain = kinds.add_parser("drain", help="(used by pipeline) the gateway's side")
     drain.add_argument("count", type=int)
     args = parser.parse_args()
@@ -52,10 +53,11 @@ def main() -> None:
         from tests.bench.district import run as run_district
 
         result = run_district(args.ledger, args.communities)
-    elif args.kind == "console":
+    elif args.kind in ("console", "resident"):
         from tests.bench.console import run as run_console
 
-        result = run_console(args.incidents, args.browsers, args.presses, args.communities)
+        by_page = args.kind == "resident"
+        result = run_console(args.incidents, args.browsers, args.presses, args.communities, by_page=by_page)
     else:
         from tests.bench.drain import run as run_drain
 

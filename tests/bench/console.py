@@ -11,23 +11,26 @@ import json
 import tempfile
 import time
 from collections.abc import Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Final
 
 import httpx
 from msgspec.structs import replace
 
-from gateway.assembly import open_catalogs, open_migrated_ledger, open_seal, open_sign_in
+from gateway.assembly import issue_help_pages, open_catalogs, open_migrated_ledger, open_seal, open_sign_in
 from gateway.core.model import Due, Incident, Level, Press, Role, Step, Tick
+from gateway.runtime.calls import event_of
 from gateway.runtime.catalog_files import read_catalog
 from gateway.runtime.door import DoorClient
+from gateway.runtime.help_pages import PageKeys
 from gateway.runtime.officers import Hand, Officers
 from gateway.runtime.ports import Batch
 from gateway.runtime.registrar import read_district, register
 from gateway.runtime.signing import Origin
 from gateway.runtime.writer import load_writer
 from gateway.settings import Settings, read_settings
-from simulators.district import generate, write
+from simulators.district import District, generate, write
 from tests.ports.ledger_conformance import opened
 from tests.servers import ROOT, Process, free_port
 
@@ -36,13 +39,15 @@ PASSWORD: Final = "Lanting-7-Willows"
 SETTLE_S: Final = 3.0
 
 
-def run(incidents: int, browsers: int, presses: int, communities: int) -> dict[str, object]:
-    """Opens so many incidents, lets so many browsers listen, and presses buttons."""
+def run(incidents: int, browsers: int, presses: int, communities: int, *, by_page: bool = False) -> dict[str, object]:
+    """Opens so many incidents, lets so many browsers listen, and presses buttons, or residents' pages (``by_page``)."""
     with tempfile.TemporaryDirectory() as folder:
-        return asyncio.run(_run(Path(folder), incidents, browsers, presses, communities))
+        return asyncio.run(_run(Path(folder), incidents, browsers, presses, communities, by_page=by_page))
 
 
-async def _run(folder: Path, incidents: int, browsers: int, presses: int, communities: int) -> dict[str, object]:
+async def _run(
+    folder: Path, incidents: int, browsers: int, presses: int, communities: int, *, by_page: bool
+) -> dict[str, object]:
     port = free_port()
     environ = {
         "SCG_DATA": str(folder / "data"),
@@ -52,7 +57,8 @@ async def _run(folder: Path, incidents: int, browsers: int, presses: int, commun
         "SCG_WEB__SECOND_FACTOR": "auditor",
     }
     settings = read_settings(None, environ)
-    buttons = _prepare(folder, settings, incidents, communities)
+    district = generate(1, communities)
+    _prepare(folder, settings, incidents, district)
     cookie = _sign_in(settings)
     env = dict(environ)
     with (
@@ -61,6 +67,7 @@ async def _run(folder: Path, incidents: int, browsers: int, presses: int, commun
     ):
         gateway.wait_for_line('"event": "ready"', 120)
         web.wait_for_line('"event": "ready"', 60)
+        pages = await _issue_pages(settings, district, presses) if by_page else []
         limits = httpx.Limits(max_connections=browsers + 10)
         headers = {"Cookie": cookie, "Accept": "text/html"}
         async with httpx.AsyncClient(
@@ -72,7 +79,10 @@ async def _run(folder: Path, incidents: int, browsers: int, presses: int, commun
             listening = [asyncio.create_task(_listen(client, position, one)) for one in seen]
             while (await _metric(client, "scg_streams")) < browsers:  # noqa: ASYNC110 - nobody tells when they are in
                 await asyncio.sleep(0.1)
-            pressed = await _press(settings, buttons[:presses])
+            if by_page:
+                pressed = await _press_pages(client, pages)
+            else:
+                pressed = await _press(settings, find_buttons(district)[:presses])
             await asyncio.sleep(SETTLE_S)
             for task in listening:
                 task.cancel()
@@ -101,9 +111,8 @@ async def _run(folder: Path, incidents: int, browsers: int, presses: int, commun
     }
 
 
-def _prepare(folder: Path, settings: Settings, incidents: int, communities: int) -> list[tuple[str, str]]:
-    """A district with so many open incidents. Returns its buttons: community and device."""
-    district = generate(1, communities)
+def _prepare(folder: Path, settings: Settings, incidents: int, district: District) -> None:
+    """The district with so many open incidents."""
     file = folder / "district.json"
     write(district, file)
     catalog = read_catalog(settings.profiles, settings.rules)
@@ -126,6 +135,10 @@ def _prepare(folder: Path, settings: Settings, incidents: int, communities: int)
         assert fence is not None
         ledger.commit(Batch([fence], [replace(entry, step=Step(incidents=cases))]))
     ledger.close()
+
+
+def find_buttons(district: District) -> list[tuple[str, str]]:
+    """Its buttons: community and device."""
     return [
         (settlement.community.id, device.id)
         for settlement in district.communities
@@ -199,6 +212,31 @@ async def _press(settings: Settings, buttons: Sequence[tuple[str, str]]) -> dict
         assert answer == "done", answer
         await asyncio.sleep(1 / PER_S)
     await door.close()
+    return pressed
+
+
+async def _issue_pages(settings: Settings, district: District, presses: int) -> list[str]:
+    """The addresses of so many help pages, as evenly over the communities as can be: an address is limited."""
+    keys = PageKeys(settings.data)
+    found: list[list[str]] = []
+    for settlement in district.communities:
+        pages = await issue_help_pages(settings, settlement.community.id, (), None, "bench", renew=False)
+        found.append([f"/r/{keys.sign(page.code)}" for page in pages])
+    turns = [address for turn in zip_longest(*found) for address in turn if address is not None]
+    assert len(turns) >= presses, f"there are {len(turns)} places; press less often, or add communities"
+    return turns[:presses]
+
+
+async def _press_pages(client: httpx.AsyncClient, pages: Sequence[str]) -> dict[str, float]:
+    """Presses on them one after the other, as their script does; the moment of each, by the press's id."""
+    pressed: dict[str, float] = {}
+    for number, address in enumerate(pages):
+        secret = f"{number:032x}"
+        pressed[event_of(secret)] = time.perf_counter()
+        form = {"id": secret, "need": "medical", "phone": "000-0000-0000", "words": "三楼"}
+        answer = await client.post(address, data=form, headers={"Accept": "application/json", "Cookie": ""})
+        assert answer.status_code == 200, answer.text
+        await asyncio.sleep(1 / PER_S)
     return pressed
 
 

@@ -171,8 +171,11 @@ def test_whoever_looks_is_given_an_address_and_an_account_of_each_role(start_dem
         assert form is not None
         signed_in = {"csrf": form[1], "name": "dispatcher", "password": accounts["dispatcher"]}
         page = browser.post("/login", data=signed_in)
+        help_page = browser.get(accounts["resident"])
     assert page.status_code == 200
     assert "事件看板" in page.text
+    assert help_page.status_code == 200
+    assert "按住 2 秒求助" in help_page.text
 
 
 @pytest.mark.parametrize(
