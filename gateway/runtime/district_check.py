@@ -7,9 +7,9 @@ the ledger has and a table does not is told, and goes only when it is asked for 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Final, Generic, TypeVar
+from typing import Final
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -19,7 +19,7 @@ from gateway.core.authoring import suggest
 from gateway.core.casebook import UPSTREAM
 from gateway.core.catalog import Catalog
 from gateway.core.condition import Listed, iter_leaves
-from gateway.core.district import JIMO, Fault, GridScheme, check_grids, check_places, climb
+from gateway.core.district import JIMO, GridScheme, check_grids, check_places, climb
 from gateway.core.model import Community, Device, DeviceState, Grid, GridLevel, Place, Responsible, Scalar, Source
 from gateway.errors import GatewayError
 from gateway.runtime.coordinates import BOX, Box
@@ -44,32 +44,13 @@ from gateway.runtime.district_rows import (
     read_responsible,
     read_source,
 )
+from gateway.runtime.district_sieve import MEND_FIRST, STAYS, TAKEN_OUT, Found, Sieve, Tables
 from gateway.runtime.district_tables import BadRow, Report, Row, Table, is_report, read_table
 from gateway.runtime.geojson import read_points
 from gateway.runtime.plates import PlateSeal
 from gateway.runtime.ports import Contact
 from gateway.runtime.registrar import CommunityPlan, Dropped, Plan
 from gateway.runtime.standing import Standing
-
-STEP: Final = 500
-"""Rows after which the progress is told."""
-
-K = TypeVar("K", bound=Hashable)
-T = TypeVar("T")
-N = TypeVar("N", Grid, Place)
-
-
-class Tables(Struct, frozen=True):
-    """The rows of each table that is there, by its form's file. Those of places may come from two files."""
-
-    rows: Mapping[str, Sequence[Row]]
-    broken: Collection[str]
-    """Tables of which a part could not be read."""
-
-    @property
-    def size(self) -> int:
-        """Rows in all."""
-        return sum(len(rows) for rows in self.rows.values())
 
 
 class Rules(Struct, frozen=True):
@@ -131,13 +112,6 @@ def check_tables(
     return plan
 
 
-class _Found(Struct, Generic[T]):
-    """A good row, and what it says."""
-
-    row: Row
-    value: T
-
-
 class _Check:
     """``communities``, ``grids`` … are what will be there: what the ledger has, and the good rows over it."""
 
@@ -151,16 +125,13 @@ class _Check:
         report: Report,
         on_rows: Callable[[int], None],
     ) -> None:
-        self._tables = tables
         self._standing = standing
         self._catalog = rules.catalog
         self._rules = rules
         self._seal = seal
         self._now = now
         self._report = report
-        self._on_rows = on_rows
         self._uses = find_uses(rules.catalog.rules)
-        self._bad: dict[str, dict[object, str]] = {form.file: {} for form in FORMS}
         self._guesses: dict[str, str | None] = {}
         self.grids: dict[str, Grid] = dict(standing.grids)
         self.communities: dict[str, Community] = {id: s.community for id, s in standing.communities.items()}
@@ -175,6 +146,7 @@ class _Check:
             form.file: _find_homes(known)
             for form, known in ((PLACES, self.places), (SOURCES, self.sources), (DEVICES, self.devices))
         }
+        self._sieve = Sieve(tables, report, self._homes, on_rows)
 
     def run(self, *, retire: bool) -> Plan:
         grids = self._check_grids()
@@ -209,18 +181,18 @@ class _Check:
 
     # --- the stages, each standing on those before it ---------------------------------------------------------
 
-    def _check_grids(self) -> dict[str, _Found[Grid]]:
-        found = self._read(GRIDS, read_grid, lambda grid: grid.code)
+    def _check_grids(self) -> dict[str, Found[Grid]]:
+        found = self._sieve.read(GRIDS, read_grid, lambda grid: grid.code)
         scheme = self._rules.scheme
-        self.grids, rest = self._settle(GRIDS, found, self.grids, lambda grids: check_grids(grids, scheme))
+        self.grids, rest = self._sieve.settle(GRIDS, found, self.grids, lambda grids: check_grids(grids, scheme))
         is_rootless = any(fault.code == "no-root" for fault in rest)
-        if is_rootless and self._tables.rows.get(GRIDS.file) and not self._is_bad(GRIDS, scheme.prefix):
+        if is_rootless and self._sieve.rows(GRIDS) and not self._sieve.is_bad(GRIDS, scheme.prefix):
             what, mend = "there is no grid of level district", f"add the one with code {scheme.prefix}"
             self._report.bad.append(BadRow(GRIDS.file, 0, 0, "no-root", what, mend))
         return found
 
-    def _check_communities(self) -> dict[str, _Found[Community]]:
-        found = self._read(
+    def _check_communities(self) -> dict[str, Found[Community]]:
+        found = self._sieve.read(
             COMMUNITIES, lambda row: read_community(row, self.communities.get(row.peek("id"))), lambda one: one.id
         )
         taken = {community.serial: community.id for community in self.communities.values()}
@@ -234,31 +206,34 @@ class _Check:
                 what = f"serial {community.serial} is that of {taken[community.serial]}"
                 row.fault("serial", "duplicate-serial", what, "give one of them another")
             code = community.grids[0]
-            if self._look_for(row, "grid", GRIDS, code, self.grids) and self.grids[code].level not in _ABOVE_STATIONS:
+            if (
+                self._sieve.look_for(row, "grid", GRIDS, code, self.grids)
+                and self.grids[code].level not in _ABOVE_STATIONS
+            ):
                 what = f"grid {code} is of level {self.grids[code].level}"
                 row.fault("grid", "wrong-grid-level", what, "name the centre, or the town")
-            if self._is_kept(COMMUNITIES, found, id):
+            if self._sieve.keep(COMMUNITIES, found, id):
                 one.value = self.communities[id] = replace(community, grids=climb(code, self.grids))
                 taken[community.serial] = id
         return found
 
-    def _check_places(self, communities: dict[str, _Found[Community]]) -> dict[str, dict[str, _Found[Place]]]:
+    def _check_places(self, communities: dict[str, Found[Community]]) -> dict[str, dict[str, Found[Place]]]:
         def read(row: Row) -> Place:
             known = self.places.get(row.peek("community"), {}).get(row.peek("id"))
             return read_place(row, known, self._rules.box)
 
-        found = self._read(PLACES, read, lambda place: place.id)
-        grouped: dict[str, dict[str, _Found[Place]]] = {id: {} for id in communities}
+        found = self._sieve.read(PLACES, read, lambda place: place.id)
+        grouped: dict[str, dict[str, Found[Place]]] = {id: {} for id in communities}
         for id, one in list(found.items()):
             community = self._check_home(PLACES, one.row, id)
             self._check_grid_of(one.row, one.value, community)
             self._check_attributes(one.row, one.value.attributes, None)
-            if self._is_kept(PLACES, found, id):
+            if self._sieve.keep(PLACES, found, id):
                 grouped.setdefault(community, {})[id] = one
                 self._homes[PLACES.file].setdefault(id, set()).add(community)
         for community, own in grouped.items():
             known = self.places.get(community, {})
-            there, rest = self._settle(PLACES, own, known, check_places)
+            there, rest = self._sieve.settle(PLACES, own, known, check_places)
             if any(fault.code == "no-root" for fault in rest):
                 self._refuse_rootless(community, own, communities.get(community))
             else:
@@ -267,56 +242,54 @@ class _Check:
                 self.devices.setdefault(community, {})
         return grouped
 
-    def _refuse_rootless(
-        self, community: str, places: dict[str, _Found[Place]], found: _Found[Community] | None
-    ) -> None:
+    def _refuse_rootless(self, community: str, places: dict[str, Found[Place]], found: Found[Community] | None) -> None:
         """A community without a place for itself cannot be, and nothing in it."""
-        root = self._bad[PLACES.file].get(community)
+        root = self._sieve.where_bad(PLACES, community)
         code, what = "no-root", f"community {community} has no place of kind community"
         mend = f"add it to {PLACES.file}"
         if root is not None:
-            code, what, mend = "needs-bad-row", f"place {community} stands in {root}, which is bad", _MEND_FIRST
+            code, what, mend = "needs-bad-row", f"place {community} stands in {root}, which is bad", MEND_FIRST
         if found is not None:
             found.row.fault("id", code, what, mend)
-            self._refuse(COMMUNITIES, community, found.row)
+            self._sieve.refuse(COMMUNITIES, community, found.row)
         else:
             self._report.bad.append(BadRow(PLACES.file, 0, 0, code, what, mend))
-            self._bad[COMMUNITIES.file].setdefault(community, PLACES.file)
+            self._sieve.lose(COMMUNITIES, community, PLACES.file)
         self.communities.pop(community, None)
         for id, one in list(places.items()):
-            self._look_for(one.row, "community", COMMUNITIES, community, self.communities)
-            self._is_kept(PLACES, places, id)
+            self._sieve.look_for(one.row, "community", COMMUNITIES, community, self.communities)
+            self._sieve.keep(PLACES, places, id)
 
-    def _check_sources(self) -> dict[str, dict[str, _Found[Source]]]:
+    def _check_sources(self) -> dict[str, dict[str, Found[Source]]]:
         def read(row: Row) -> Source:
             return read_source(row, self.sources.get(row.peek("community"), {}).get(row.peek("id")))
 
         # Whether the source's own device is good in all else does not matter here: it is named by both.
         named: dict[str, set[str]] = {id: set(devices) for id, devices in self.devices.items()}
-        for row in self._tables.rows.get(DEVICES.file, ()):
+        for row in self._sieve.rows(DEVICES):
             named.setdefault(row.peek("community"), set()).add(row.peek("id"))
-        found = self._read(SOURCES, read, lambda source: source.id)
-        grouped: dict[str, dict[str, _Found[Source]]] = {}
+        found = self._sieve.read(SOURCES, read, lambda source: source.id)
+        grouped: dict[str, dict[str, Found[Source]]] = {}
         for id, one in list(found.items()):
             row, source = one.row, one.value
             community = self._check_home(SOURCES, row, id)
             if community:
-                self._look_for(row, "place", PLACES, source.place, self.places[community])
+                self._sieve.look_for(row, "place", PLACES, source.place, self.places[community])
                 if source.device is not None:
-                    self._look_for(row, "device", DEVICES, source.device, named.get(community, ()))
-            if self._is_kept(SOURCES, found, id):
+                    self._sieve.look_for(row, "device", DEVICES, source.device, named.get(community, ()))
+            if self._sieve.keep(SOURCES, found, id):
                 grouped.setdefault(community, {})[id] = one
                 self.sources[community][id] = source
                 self._homes[SOURCES.file].setdefault(id, set()).add(community)
         return grouped
 
-    def _check_devices(self, *, may_move: bool) -> tuple[dict[str, dict[str, _Found[Device]]], dict[str, set[str]]]:
+    def _check_devices(self, *, may_move: bool) -> tuple[dict[str, dict[str, Found[Device]]], dict[str, set[str]]]:
         """The good rows by community; and what has moved, by the community that it leaves."""
 
         def read(row: Row) -> Device:
             return read_device(row, self.devices.get(row.peek("community"), {}).get(row.peek("id")), self._now)
 
-        found = self._read(DEVICES, read, lambda device: device.id)
+        found = self._sieve.read(DEVICES, read, lambda device: device.id)
         named: dict[str, set[str]] = {id: set(devices) for id, devices in self.devices.items()}
         for id, one in found.items():
             named.setdefault(one.row.peek("community"), set()).add(id)
@@ -328,13 +301,13 @@ class _Check:
                 mend = suggest(device.profile, self._catalog.profiles)
                 row.fault("profile", "unknown-profile", f"there is no profile {device.profile}", mend)
             if community:
-                self._look_for(row, "source", SOURCES, device.source, self.sources[community])
-                self._look_for(row, "place", PLACES, device.place, self.places[community])
+                self._sieve.look_for(row, "source", SOURCES, device.source, self.sources[community])
+                self._sieve.look_for(row, "place", PLACES, device.place, self.places[community])
             self._check_attributes(row, device.attributes, named.get(community, ()))
-            if self._is_kept(DEVICES, found, id) and community not in self._homes[DEVICES.file].get(id, {community}):
+            if self._sieve.keep(DEVICES, found, id) and community not in self._homes[DEVICES.file].get(id, {community}):
                 movers.append(id)
         moved: dict[str, set[str]] = {}
-        may_move = may_move and self._is_clean(DEVICES)
+        may_move = may_move and self._sieve.is_clean(DEVICES)
         for id in movers:
             homes = self._homes[DEVICES.file][id]
             if may_move:
@@ -343,42 +316,42 @@ class _Check:
                 continue
             mend = "give it another id, or take it out there with --retire (which a bad row in this table prevents)"
             found[id].row.fault("community", "moved", f"device {id} is of {', '.join(sorted(homes))}", mend)
-            self._is_kept(DEVICES, found, id)
-        grouped: dict[str, dict[str, _Found[Device]]] = {}
+            self._sieve.keep(DEVICES, found, id)
+        grouped: dict[str, dict[str, Found[Device]]] = {}
         for id, one in found.items():
             grouped.setdefault(one.row.peek("community"), {})[id] = one
         return grouped, moved
 
-    def _check_responsible(self) -> dict[tuple[str, str], _Found[Responsible]]:
-        found = self._read(RESPONSIBLE, read_responsible, lambda one: (one.body, one.grid))
+    def _check_responsible(self) -> dict[tuple[str, str], Found[Responsible]]:
+        found = self._sieve.read(RESPONSIBLE, read_responsible, lambda one: (one.body, one.grid))
         for key, one in list(found.items()):
             self._check_body(one.row, one.value.body)
-            self._look_for(one.row, "grid", GRIDS, one.value.grid, self.grids)
-            self._is_kept(RESPONSIBLE, found, key)
+            self._sieve.look_for(one.row, "grid", GRIDS, one.value.grid, self.grids)
+            self._sieve.keep(RESPONSIBLE, found, key)
         return found
 
-    def _check_contacts(self) -> dict[str, _Found[Contact]]:
+    def _check_contacts(self) -> dict[str, Found[Contact]]:
         known = self._standing.contacts
         places: Collection[str] = {id for own in self.places.values() for id in own}
-        found = self._read(CONTACTS, lambda row: read_contact(row, known.get(row.peek("id"))), lambda one: one.id)
+        found = self._sieve.read(CONTACTS, lambda row: read_contact(row, known.get(row.peek("id"))), lambda one: one.id)
         for id, one in list(found.items()):
             row, contact = one.row, one.value
             if contact.community:
-                self._look_for(row, "community", COMMUNITIES, contact.community, self.communities)
+                self._sieve.look_for(row, "community", COMMUNITIES, contact.community, self.communities)
             if contact.place:
-                self._look_for(row, "place", PLACES, contact.place, self.places.get(contact.community, places))
+                self._sieve.look_for(row, "place", PLACES, contact.place, self.places.get(contact.community, places))
             if contact.grid:
-                self._look_for(row, "grid", GRIDS, contact.grid, self.grids)
+                self._sieve.look_for(row, "grid", GRIDS, contact.grid, self.grids)
             if contact.body:
                 self._check_body(row, contact.body)
-            self._is_kept(CONTACTS, found, id)
+            self._sieve.keep(CONTACTS, found, id)
         return found
 
     def _check_lists(self, *, retire: bool) -> dict[str, dict[str, Sequence[str]]]:
         """Community → list → all its entries, sealed, where a row says something of the list."""
-        if LISTS.file not in self._tables.rows:
+        if not self._sieve.has(LISTS):
             return self._note_unlisted()
-        found = self._read(LISTS, read_entry, lambda entry: entry)
+        found = self._sieve.read(LISTS, read_entry, lambda entry: entry)
         read_by_rules = {
             arg.name
             for rule in self._catalog.rules
@@ -391,15 +364,15 @@ class _Check:
         for key, one in list(found.items()):
             name, entry, community = one.value
             if community:
-                self._look_for(one.row, "community", COMMUNITIES, community, self.communities)
-            if not self._is_kept(LISTS, found, key):
+                self._sieve.look_for(one.row, "community", COMMUNITIES, community, self.communities)
+            if not self._sieve.keep(LISTS, found, key):
                 continue
             if name not in read_by_rules:
                 what = f"no rule reads list {name[:60]}"
-                self._note(one.row, "list", "unread-list", what, suggest(name, read_by_rules))
+                self._sieve.note(one.row, "list", "unread-list", what, suggest(name, read_by_rules))
             wanted.setdefault(community, {}).setdefault(name, set()).add(self._seal.seal(entry))
         everywhere = wanted.get("", {})
-        may_go = retire and bool(found) and self._is_clean(LISTS)
+        may_go = retire and bool(found) and self._sieve.is_clean(LISTS)
         lists: dict[str, dict[str, Sequence[str]]] = {}
         gone: dict[str, int] = {}
         for id in self.communities:
@@ -414,7 +387,7 @@ class _Check:
         for name, count in gone.items():
             if count:
                 what = f"{count} entries of list {name} are in the ledger and not in this table"
-                self._report.notes.append(BadRow(LISTS.file, 0, 0, "vanished", what, _TAKEN_OUT if may_go else _STAYS))
+                self._report.notes.append(BadRow(LISTS.file, 0, 0, "vanished", what, TAKEN_OUT if may_go else STAYS))
         return lists
 
     def _note_unlisted(self) -> dict[str, dict[str, Sequence[str]]]:
@@ -431,10 +404,10 @@ class _Check:
     # --- what the ledger has and the tables have not -----------------------------------------------------------
 
     def _find_retired(
-        self, devices: Mapping[str, dict[str, _Found[Device]]], moved: Mapping[str, set[str]], *, retire: bool
+        self, devices: Mapping[str, dict[str, Found[Device]]], moved: Mapping[str, set[str]], *, retire: bool
     ) -> dict[str, list[str]]:
         """The devices that go, by community: those whose rows say so, and with ``retire`` those that have none."""
-        may_go = retire and self._is_clean(DEVICES)
+        may_go = retire and self._sieve.is_clean(DEVICES)
         retired: dict[str, list[str]] = {id: sorted(ids) for id, ids in moved.items()}
         for id, own in devices.items():
             said = [device for device, one in own.items() if one.value.state is DeviceState.RETIRED]
@@ -442,7 +415,7 @@ class _Check:
         for id in self._communities_in(DEVICES):
             gone = self._names_left(DEVICES, self._standing.communities[id].devices, devices.get(id, {}))
             gone = [device for device in gone if device not in retired.get(id, ())]
-            self._note_vanished(DEVICES, (f"{device} of {id}" for device in gone), may_go=may_go)
+            self._sieve.note_vanished(DEVICES, (f"{device} of {id}" for device in gone), may_go=may_go)
             if may_go:
                 retired.setdefault(id, []).extend(gone)
         return retired
@@ -451,26 +424,30 @@ class _Check:
         self,
         grids: Mapping[str, object],
         responsible: Mapping[tuple[str, str], object],
-        contacts: Mapping[str, _Found[Contact]],
+        contacts: Mapping[str, Found[Contact]],
         *,
         retire: bool,
     ) -> Dropped:
         standing = self._standing
-        people = [id for id in standing.contacts if contacts and id not in contacts and not self._is_bad(CONTACTS, id)]
+        people = [
+            id for id in standing.contacts if contacts and id not in contacts and not self._sieve.is_bad(CONTACTS, id)
+        ]
         bodies = [
             key
             for key in standing.responsible
-            if responsible and key not in responsible and not self._is_bad(RESPONSIBLE, key)
+            if responsible and key not in responsible and not self._sieve.is_bad(RESPONSIBLE, key)
         ]
-        codes = [code for code in standing.grids if grids and code not in grids and not self._is_bad(GRIDS, code)]
-        may = {form.file: retire and self._is_clean(form) for form in (CONTACTS, RESPONSIBLE, GRIDS)}
-        self._note_vanished(CONTACTS, people, may_go=may[CONTACTS.file])
-        self._note_vanished(RESPONSIBLE, (f"{body} of {grid}" for body, grid in bodies), may_go=may[RESPONSIBLE.file])
+        codes = [code for code in standing.grids if grids and code not in grids and not self._sieve.is_bad(GRIDS, code)]
+        may = {form.file: retire and self._sieve.is_clean(form) for form in (CONTACTS, RESPONSIBLE, GRIDS)}
+        self._sieve.note_vanished(CONTACTS, people, may_go=may[CONTACTS.file])
+        self._sieve.note_vanished(
+            RESPONSIBLE, (f"{body} of {grid}" for body, grid in bodies), may_go=may[RESPONSIBLE.file]
+        )
         dropped_bodies = bodies if may[RESPONSIBLE.file] else []
         dropped_people = people if may[CONTACTS.file] else []
         used = self._used_grids(codes, dropped_bodies, dropped_people, contacts)
         free = [code for code in codes if code not in used]
-        self._note_vanished(GRIDS, free, may_go=may[GRIDS.file])
+        self._sieve.note_vanished(GRIDS, free, may_go=may[GRIDS.file])
         for code in codes:
             if code in used:
                 what = f"grid {code} is in the ledger and not in this table"
@@ -483,7 +460,7 @@ class _Check:
         vanished: Collection[str],
         bodies: Collection[tuple[str, str]],
         people: Collection[str],
-        contacts: Mapping[str, _Found[Contact]],
+        contacts: Mapping[str, Found[Contact]],
     ) -> set[str]:
         """The grids that something still hangs on, with all above them."""
         there = {**self._standing.contacts, **{id: one.value for id, one in contacts.items()}}
@@ -497,97 +474,30 @@ class _Check:
     def _note_staying(self) -> None:
         """Communities, places and sources stay in any case: what happened is told by their names."""
         states = self._standing.communities
-        rows = self._tables.rows
-        if rows.get(COMMUNITIES.file):
-            said = {row.peek("id") for row in rows[COMMUNITIES.file]}
-            self._note_vanished(COMMUNITIES, (id for id in states if id not in said), may_go=False, stays=True)
+        if self._sieve.rows(COMMUNITIES):
+            said = {row.peek("id") for row in self._sieve.rows(COMMUNITIES)}
+            self._sieve.note_vanished(COMMUNITIES, (id for id in states if id not in said), may_go=False, stays=True)
         for form in (PLACES, SOURCES):
-            said = {row.peek("id") for row in rows.get(form.file, ())}
+            said = {row.peek("id") for row in self._sieve.rows(form)}
             for id in self._communities_in(form):
                 known: Iterable[Place | Source] = states[id].places if form is PLACES else states[id].sources
                 gone = (f"{one.id} of {id}" for one in known if one.id not in said)
-                self._note_vanished(form, gone, may_go=False, stays=True)
+                self._sieve.note_vanished(form, gone, may_go=False, stays=True)
 
     def _communities_in(self, form: Form) -> list[str]:
         """The communities of the ledger that a table has rows of: of others it says nothing."""
-        named = {row.peek("community") for row in self._tables.rows.get(form.file, ())}
+        named = {row.peek("community") for row in self._sieve.rows(form)}
         return [id for id in self._standing.communities if id in named]
 
     def _names_left(self, form: Form, known: Iterable[Device], found: Mapping[str, object]) -> list[str]:
-        return [one.id for one in known if one.id not in found and not self._is_bad(form, one.id)]
-
-    def _note_vanished(self, form: Form, names: Iterable[str], *, may_go: bool, stays: bool = False) -> None:
-        mend = _TAKEN_OUT if may_go else _STAYS_ALWAYS if stays else _STAYS
-        self._report.notes.extend(
-            BadRow(form.file, 0, 0, "vanished", f"{form.noun} {name} is in the ledger and not in this table", mend)
-            for name in names
-        )
+        return [one.id for one in known if one.id not in found and not self._sieve.is_bad(form, one.id)]
 
     # --- what the stages share ----------------------------------------------------------------------------------
-
-    def _read(self, form: Form, read: Callable[[Row], T], name: Callable[[T], K]) -> dict[K, _Found[T]]:
-        """Good rows by name; the first one with a name has it."""
-        found: dict[K, _Found[T]] = {}
-        rows = self._tables.rows.get(form.file, ())
-        for start in range(0, len(rows), STEP):
-            part = rows[start : start + STEP]
-            for row in part:
-                value = read(row)
-                key = name(value)
-                if key in found:
-                    what = f"this {form.noun} stands in {found[key].row.where} too"
-                    row.fault(form.key, "duplicate", what, "drop one of them, or give it another name")
-                if row.is_bad:
-                    self._refuse(form, key, row)
-                else:
-                    found[key] = _Found(row, value)
-            self._on_rows(len(part))
-        return found
-
-    def _refuse(self, form: Form, key: object, row: Row) -> None:
-        self._report.bad.extend(row.faults)
-        self._bad[form.file].setdefault(key, row.where)
-
-    def _is_kept(self, form: Form, found: dict[K, _Found[T]], key: K) -> bool:
-        """Whether the row is still good; one that is not goes."""
-        row = found[key].row
-        if row.is_bad:
-            del found[key]
-            self._refuse(form, key, row)
-        return not row.is_bad
-
-    def _is_bad(self, form: Form, key: object) -> bool:
-        return key in self._bad[form.file]
-
-    def _is_clean(self, form: Form) -> bool:
-        """Whether every row of the table was good: otherwise what it lacks may be what was bad."""
-        return form.file not in self._tables.broken and not self._bad[form.file]
-
-    def _note(self, row: Row, column: str, code: str, what: str, mend: str) -> None:
-        """A note on a row that is good."""
-        row.fault(column, code, what, mend)
-        self._report.notes.append(row.faults.pop())
-
-    def _look_for(self, row: Row, column: str, form: Form, id: str, known: Collection[str]) -> bool:
-        """Whether what the cell names is there; otherwise the row gets its fault."""
-        if id in known:
-            return True
-        noun, homes = form.noun, self._homes.get(form.file, {}).get(id)
-        where = self._bad[form.file].get(id)
-        if where is not None:
-            row.fault(column, "needs-bad-row", f"{noun} {id} stands in {where}, which is bad", _MEND_FIRST)
-        elif homes:
-            what = f"{noun} {id} is of {', '.join(sorted(homes))}"
-            row.fault(column, "other-community", what, "name one of the same community")
-        else:
-            what = f"there is no {noun} {id[:60]}"
-            row.fault(column, f"unknown-{noun}", what, f"add it to {form.file}, or correct it")
-        return False
 
     def _check_home(self, form: Form, row: Row, id: str, *, is_movable: bool = False) -> str:
         """The row's community; empty when it is none, or when the ledger has the thing in another one."""
         community = row.text("community", required=True)
-        if not community or not self._look_for(row, "community", COMMUNITIES, community, self.communities):
+        if not community or not self._sieve.look_for(row, "community", COMMUNITIES, community, self.communities):
             return ""
         homes = self._homes[form.file].get(id)
         if homes and community not in homes and not is_movable:
@@ -597,7 +507,7 @@ class _Check:
         return community
 
     def _check_grid_of(self, row: Row, place: Place, community: str) -> None:
-        if place.grid is None or not self._look_for(row, "grid", GRIDS, place.grid, self.grids):
+        if place.grid is None or not self._sieve.look_for(row, "grid", GRIDS, place.grid, self.grids):
             return
         level = self.grids[place.grid].level
         if level is not GridLevel.BASE and GridLevel.BASE in self._rules.scheme.levels:
@@ -615,7 +525,7 @@ class _Check:
                 row.fault("attributes", "wrong-attribute", what, f"write it in {DEVICES.file}")
                 continue
             if name in UPSTREAM:
-                self._look_for(row, "attributes", DEVICES, str(value), devices or ())
+                self._sieve.look_for(row, "attributes", DEVICES, str(value), devices or ())
                 continue
             wanted = refuse(name, value, self._uses)
             if wanted is not None:
@@ -623,7 +533,7 @@ class _Check:
                 row.fault("attributes", "wrong-attribute", what, "correct the value; quote a text of digits")
             elif name not in self._uses and (meant := self._guess(name)) is not None:
                 what = f"no rule reads {name}"
-                self._note(row, "attributes", "misspelt-attribute", what, f"did you mean {meant}?")
+                self._sieve.note(row, "attributes", "misspelt-attribute", what, f"did you mean {meant}?")
 
     def _guess(self, name: str) -> str | None:
         if name not in self._guesses:
@@ -636,57 +546,8 @@ class _Check:
             mend = suggest(body, self._catalog.bodies)
             row.fault("body", "unknown-body", f"there is no body {body[:60]}", mend)
 
-    def _settle(
-        self,
-        form: Form,
-        found: dict[str, _Found[N]],
-        known: Mapping[str, N],
-        check: Callable[[Iterable[N]], tuple[Fault, ...]],
-    ) -> tuple[dict[str, N], tuple[Fault, ...]]:
-        """What makes a tree with what is known already; rows that do not fit, and what hangs on them, go. With the
-        faults that no row is to blame for."""
-        while True:
-            there = {**known, **{id: one.value for id, one in found.items()}}
-            faults = check(there.values())
-            spoilt: dict[str, list[Fault]] = {}
-            for fault in faults:
-                culprit = _blame(_name_of(fault), found, there)
-                if culprit is not None:
-                    spoilt.setdefault(culprit, []).append(fault)
-            if not spoilt:
-                return there, faults
-            for id, own in spoilt.items():
-                row = found[id].row
-                for fault in own:
-                    self._explain(form, row, id, fault, there[id].parent or "")
-                self._is_kept(form, found, id)
-
-    def _explain(self, form: Form, row: Row, id: str, fault: Fault, parent: str) -> None:
-        what, _, mend = f"{fault.what} {fault.detail}".partition("; ")
-        where = self._bad[form.file].get(parent)
-        if _name_of(fault) != id:
-            row.fault("", "breaks-known", f"then {what}", "correct this row, or give the other one too")
-        elif fault.code == "unknown-parent" and (where is not None or parent in self._homes.get(form.file, {})):
-            self._look_for(row, "parent", form, parent, ())
-        else:
-            row.fault(_COLUMNS.get(fault.code, "parent"), fault.code, what, mend or "correct it")
-
 
 _ABOVE_STATIONS: Final = (GridLevel.CENTRE, GridLevel.TOWN, GridLevel.DISTRICT)
-_COLUMNS: Final = {
-    "wrong-digits": "code",
-    "wrong-prefix": "code",
-    "wrong-length": "code",
-    "wrong-serial": "code",
-    "unknown-level": "level",
-    "second-root": "",
-}
-"""The column that a fault of a tree concerns, where it is not the parent's."""
-
-_MEND_FIRST: Final = "mend that row first"
-_TAKEN_OUT: Final = "it was taken out, as asked"
-_STAYS: Final = "it stays; --retire takes it out, once no row of this table is bad"
-_STAYS_ALWAYS: Final = "it stays: what happened there is told by its name"
 
 
 def _find_homes(known: Mapping[str, Mapping[str, object]]) -> dict[str, set[str]]:
@@ -696,19 +557,3 @@ def _find_homes(known: Mapping[str, Mapping[str, object]]) -> dict[str, set[str]
         for id in own:
             homes.setdefault(id, set()).add(community)
     return homes
-
-
-def _name_of(fault: Fault) -> str:
-    return fault.what.partition(" ")[2]
-
-
-def _blame(id: str, found: Mapping[str, _Found[N]], there: Mapping[str, N]) -> str | None:
-    """The row behind a fault: the thing's own, or else the nearest above it."""
-    seen: set[str] = set()
-    at: str | None = id
-    while at is not None and at in there and at not in seen:
-        if at in found:
-            return at
-        seen.add(at)
-        at = there[at].parent
-    return None
