@@ -403,7 +403,7 @@ PIECES = st.one_of(
 )
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(st.data())
 def test_whatever_is_written_is_told_or_taken_in(data: st.DataObject) -> None:
     """Any damage to any table: nothing breaks, each fault has its words, and what is good the engines accept."""
