@@ -388,4 +388,5 @@ def _make_all_fit(entries: Iterable[Entry]) -> list[Entry]:
 
 
 def _read_steady() -> int:
-    return time.monotonic_ns() // 1_000_000
+    """Milliseconds that only go forward, and on while the machine sleeps, where it can tell."""
+    return time.clock_gettime_ns(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)) // 1_000_000

@@ -453,7 +453,11 @@ class Link:
     def _send(self, stored: Stored, floor: int) -> None:
         """Hands a message to the broker, and does not wait for its word: that means little, the receipt counts."""
         config = self._config
+        # Only the difference to ``taken_at`` counts, so a clock that is set in between must not be in it.
+        lain_ms = self._keeper.spool.lain(stored)
         sent_at = max(self._clock(), stored.taken_at)
+        if lain_ms is not None:
+            sent_at = stored.taken_at + round(lain_ms * config.clock.speed)
         message = stored.stamp(config.community, config.source, sent_at, floor)
         task = asyncio.ensure_future(self._publish(stored.lane, encode_message(message)))
         self._publishing.add(task)

@@ -129,7 +129,8 @@ class Entry(Struct, frozen=True):
 
 
 class Stored(Struct, frozen=True):
-    """A message as it lies in the spool. ``sends`` is how often it was sent before."""
+    """A message as it lies in the spool. ``sends`` is how often it was sent before, ``since`` the steady time at which
+    it was taken in; None for an earlier run, whose steady time was another."""
 
     spool: str
     lane: Lane
@@ -138,6 +139,7 @@ class Stored(Struct, frozen=True):
     sends: int
     signals: tuple[Signal, ...]
     measurements: tuple[Measurement, ...]
+    since: int | None = None
 
     def stamp(self, community: str, source: str, sent_at: int, floor: int) -> Message:
         """The message as it is sent at ``sent_at``: the same content each time, to the byte."""
@@ -281,8 +283,8 @@ class _Loose(Struct):
     body: bytes
 
 
-_SELECT: Final = "SELECT seq, taken_at, sends, parked, crc, body FROM message WHERE lane = ?"
-_Row = tuple[int, int, int, int, int, bytes]
+_SELECT: Final = "SELECT seq, taken_at, sends, parked, ran_at, crc, body FROM message WHERE lane = ?"
+_Row = tuple[int, int, int, int, int, int, bytes]
 
 
 class Spool:
@@ -488,7 +490,7 @@ class Spool:
         db.executemany("DELETE FROM loose WHERE id = ?", [(loose.id,) for loose in pack])
         count = len(signals) + len(measurements)
         if count:
-            self._stamp(db, Lane.TELEMETRY, last, pack[0].ran_at, count, _encode(signals, measurements))
+            self._stamp(db, Lane.TELEMETRY, last, pack[-1].ran_at, count, _encode(signals, measurements))
 
     # --- room --------------------------------------------------------------------------------------------------------
 
@@ -541,8 +543,11 @@ class Spool:
         return [stored for stored in found if stored is not None]
 
     def _read(self, lane: Lane, row: _Row) -> Stored | None:
-        seq, taken_at, sends, _, crc, body = row
-        return Stored(self.id, lane, seq, taken_at, sends, *_decode(body)) if is_sound(taken_at, crc, body) else None
+        seq, taken_at, sends, _, ran_at, crc, body = row
+        if not is_sound(taken_at, crc, body):
+            return None
+        since = self._opened_at + ran_at - self._ran if ran_at >= self._ran else None
+        return Stored(self.id, lane, seq, taken_at, sends, *_decode(body), since)
 
     def _find_most_known(self, db: sqlite3.Connection, lane: Lane) -> int | None:
         """While numbers are in doubt: the highest that may be handed out, and that the gateway can know of this file.
@@ -654,6 +659,10 @@ class Spool:
             )
             log.warning("message %d of %s never reached the gateway; it is sent again as %d", seq, lane, fresh)
 
+    def lain(self, stored: Stored) -> int | None:
+        """For how many steady ms a message has lain here; None when it was taken in by an earlier run."""
+        return None if stored.since is None else self._steady() - stored.since
+
     # --- figures -----------------------------------------------------------------------------------------------------
 
     def floor(self, lane: Lane) -> int:
@@ -685,7 +694,7 @@ class Spool:
         db = self._file.db
         [(self.id,)] = db.execute("SELECT id FROM spool").fetchall()
         [(self._ran,)] = db.execute(
-            "SELECT coalesce(max(ran_at), 0) FROM (SELECT ran_at FROM message UNION ALL SELECT ran_at FROM loose)"
+            "SELECT coalesce(max(ran_at) + 1, 0) FROM (SELECT ran_at FROM message UNION ALL SELECT ran_at FROM loose)"
         ).fetchall()
         self._opened_at = self._steady()
         # Of a new id nobody but this file has ever heard.

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import paho.mqtt.subscribe as subscribe
 import pytest
@@ -169,3 +171,17 @@ async def test_one_that_never_comes_through_gives_up_its_number_and_is_told_unde
     await town.house.wait_settled()
     assert sorted(town.ear.gateway.pressed) == sorted(f"sos-{number}" for number in range(301))
     assert len({message.spool for message in town.gateway.copies}) == 1
+
+
+@pytest.mark.parametrize("by_s", [86_400, -86_400])
+async def test_a_clock_that_is_set_makes_no_live_alarm_late(
+    town: Town, monkeypatch: pytest.MonkeyPatch, by_s: int
+) -> None:
+    await town.line.cut()
+    await town.press("sos-1")
+    ahead = SimpleNamespace(time_ns=lambda: time.time_ns() + by_s * 10**9, monotonic_ns=time.monotonic_ns)
+    monkeypatch.setattr("gateway.runtime.clock.time", ahead)
+    await town.line.mend()
+    await town.house.wait_settled()
+    [message] = town.ear.gateway.taken
+    assert 0 <= message.sent_at - message.taken_at < 20_000

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from edge.ports import NotTaken
 from edge.spool import Entry, LaneState, Limits, Settled, Spool, Unfit
@@ -81,10 +82,28 @@ def test_what_was_taken_in_is_there_after_a_restart_in_its_order(shelf: Shelf) -
 
     again = shelf.open()
     assert again.id == spool.id
-    assert again.waiting(ALARM) == before
+    assert again.waiting(ALARM) == [replace(one, since=None) for one in before]
     assert buttons(before) == ["b1", "b2", "b3"]
     assert before[2].taken_at == T0 + 5
     assert before[2].measurements == (Measurement("b3:battery", 88.0, "%EL"),)
+
+
+def test_it_knows_for_how_long_a_message_of_this_run_has_lain(shelf: Shelf) -> None:
+    spool = shelf.open(Limits(max_bytes=2 * MIB, alarm_reserve_bytes=MIB))
+    shelf.steady.now = 7_000
+    spool.append_all([press("b1", T0 + 7_000), reading("t1:temp", 20, T0 + 7_000)])
+    shelf.steady.now = 10_000
+    spool.append_all([reading("t1:temp", 21, T0 + 10_000)])
+    shelf.steady.now = 12_000
+    [alarm], [pack] = spool.waiting(ALARM), spool.waiting(TELEMETRY)
+    shelf.steady.now = 15_000
+    assert spool.lain(alarm) == 8_000
+    assert (pack.taken_at, spool.lain(pack)) == (T0 + 10_000, 5_000)
+    spool.settle(receipt(spool, ALARM, 0, seq_1="odd"))
+    spool = shelf.open()
+    spool.append_all([press("b2")])
+    [pack], [alarm] = spool.waiting(TELEMETRY), spool.waiting(ALARM)
+    assert (spool.lain(pack), spool.lain(alarm)) == (None, 0)
 
 
 def test_a_number_is_never_given_out_again_even_when_all_are_gone(shelf: Shelf) -> None:
