@@ -1,12 +1,15 @@
 """What is spoken aloud: an HTTP speaker, a text-to-speech program, or a recorded file, in this order of preference.
 
 It is a bus without inputs. Commands ``broadcast`` and ``speak`` say their ``text``; ``sound`` plays the recorded file
-for so many ``seconds``. One thing is said at a time: who comes second waits, within the command's own time.
+again and again for so many ``seconds``, and is answered when it has begun. One thing is said at a time: who comes
+second waits, within the command's own time. A voice cuts a sound short, which goes on after it: what to do is worth
+more than a siren.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import shutil
 import time
 from pathlib import Path
@@ -22,6 +25,12 @@ SPEAK: Final = ("espeak-ng", "-v", "cmn", "--stdin")
 """Debian's espeak-ng, in Mandarin; the text comes by its standard input, never by its arguments."""
 
 PLAY: Final = ("aplay", "--quiet")
+BEGUN_S: Final = 1.0
+"""A sound that has not failed by then has begun."""
+
+BETWEEN_S: Final = 0.1
+"""Between two playings."""
+
 ANSWER_MOST: Final = 200
 
 
@@ -47,24 +56,41 @@ class SpeakerDriver:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._turn = asyncio.Lock()
+        self._desk: Desk | None = None
+        self._sounding: asyncio.Task[Outcome] | None = None
+        self._sound_until = 0.0
+        self._player: asyncio.subprocess.Process | None = None
+        self._is_cut = False
+        """Whether what plays was cut short by us: players have different ways to say so."""
         self._token = _read_token(settings.token_file)
 
     async def run(self, desk: Desk) -> None:
-        settings = self._settings
+        self._desk, settings = desk, self._settings
         has_voice = settings.url is not None or shutil.which(settings.speak[0]) is not None
         if not has_voice and settings.recording is None:
             desk.tell("", f"nothing to speak with: install {settings.speak[0]}, or give url or recording")
-        await asyncio.Event().wait()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            if self._sounding is not None:
+                self._sounding.cancel()
+                await asyncio.gather(self._sounding, return_exceptions=True)
 
     async def perform(self, order: Order) -> Outcome:
         text = order.args.get("text")
         seconds = order.args.get("seconds")
-        async with self._turn:
-            if isinstance(text, str):
+        if isinstance(text, str):
+            self._cut_sound()
+            async with self._turn:
                 return await self._say(text, order.device)
-            if isinstance(seconds, int | float):
-                return await self._sound(float(seconds))
+        if isinstance(seconds, int | float):
+            return await self._sound(float(seconds))
         return Outcome("refused", f"a speaker knows no {order.name}")
+
+    def _cut_sound(self) -> None:
+        if self._player is not None:
+            self._is_cut = True
+            _end(self._player)
 
     async def show(self, device: Carried, lamp: Lamp) -> None:
         """A speaker has no lamps."""
@@ -94,12 +120,47 @@ class SpeakerDriver:
         recording = self._settings.recording
         if recording is None:
             return Outcome("refused", "there is no recording to play")
-        until, outcome = time.monotonic() + min(seconds, self._settings.timeout_s), Outcome("failed", "")
-        while time.monotonic() < until:
-            outcome = await self._play(recording, "")
-            if outcome.outcome != "done":
-                break
+        self._sound_until = max(self._sound_until, time.monotonic() + seconds)
+        if self._sounding is None or self._sounding.done():
+            self._sounding = asyncio.create_task(self._sound_on(recording))
+        sounding = self._sounding
+        await asyncio.wait({sounding}, timeout=BEGUN_S)
+        if sounding.done() and not sounding.cancelled():
+            return sounding.result()
+        return Outcome("done", f"it sounds for {seconds:g} s")
+
+    async def _sound_on(self, recording: Path) -> Outcome:
+        """Plays until the time is over."""
+        outcome = Outcome("done")
+        while (left_s := self._sound_until - time.monotonic()) > 0 and outcome.outcome == "done":
+            async with self._turn:
+                outcome = await self._play_for(recording, left_s)
+            await asyncio.sleep(BETWEEN_S)
+        if outcome.outcome != "done" and self._desk is not None:
+            self._desk.tell("", f"a sound broke off: {outcome.detail}")
         return outcome
+
+    async def _play_for(self, recording: Path, most_s: float) -> Outcome:
+        """Plays once, until somebody wants to speak or the time is over."""
+        command = (*self._settings.play, str(recording))
+        try:
+            process = await _run(command)
+        except OSError as error:
+            return Outcome("failed", f"{command[0]}: {error.strerror}")
+        self._player, self._is_cut = process, False
+        try:
+            async with asyncio.timeout(most_s):
+                _, errors = await process.communicate()
+        except TimeoutError:
+            return Outcome("done")
+        finally:
+            self._player = None
+            if process.returncode is None:
+                _end(process)
+                await process.wait()
+        if self._is_cut:
+            return Outcome("done")
+        return _read_end(command, process.returncode, errors)
 
     async def _play(self, recording: Path, detail: str) -> Outcome:
         played = await self._start((*self._settings.play, str(recording)), b"", self._settings.timeout_s)
@@ -107,12 +168,7 @@ class SpeakerDriver:
 
     async def _start(self, command: tuple[str, ...], text: bytes, timeout_s: float) -> Outcome:
         try:
-            process = await asyncio.create_subprocess_exec(
-                *command,
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.DEVNULL,
-                stderr=asyncio.subprocess.PIPE,
-            )
+            process = await _run(command)
         except OSError as error:
             return Outcome("failed", f"{command[0]}: {error.strerror}")
         try:
@@ -121,10 +177,29 @@ class SpeakerDriver:
         except TimeoutError:
             # It began to speak, and is left to end: half a sentence is worse than a late one.
             return Outcome("done", f"still speaking after {timeout_s:g} s")
-        if process.returncode == 0:
-            return Outcome("done")
-        words = errors.decode(errors="replace").strip().splitlines()
-        return Outcome("failed", f"{command[0]} ended with {process.returncode}: {' '.join(words[-1:])[:ANSWER_MOST]}")
+        return _read_end(command, process.returncode, errors)
+
+
+async def _run(command: tuple[str, ...]) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        *command,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+    )
+
+
+def _end(process: asyncio.subprocess.Process) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        process.terminate()
+
+
+def _read_end(command: tuple[str, ...], status: int | None, errors: bytes) -> Outcome:
+    """What a program's end says."""
+    if status == 0:
+        return Outcome("done")
+    words = errors.decode(errors="replace").strip().splitlines()
+    return Outcome("failed", f"{command[0]} ended with {status}: {' '.join(words[-1:])[:ANSWER_MOST]}")
 
 
 def _read_token(file: Path | None) -> str | None:

@@ -6,8 +6,10 @@ import asyncio
 import shutil
 import socket
 import sys
+import time
 import wave
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -117,8 +119,74 @@ async def test_a_recording_stands_in_for_a_voice(tmp_path: Path) -> None:
     done = await hall.perform(order())
     assert (done.outcome, "a recording was played" in done.detail) == ("done", True)
     assert heard.read_text().split() == [str(recording)]
-    assert (await hall.perform(order("sound", seconds=0.2))).outcome == "done"
-    assert len(heard.read_text().split()) > 1
+
+
+def plays_for(seconds: float, heard: Path) -> tuple[str, ...]:
+    """A player that writes down when it begins, and when it ends by itself."""
+    note = f"open({str(heard)!r}, 'a').write"
+    # As aplay does: stopped, it says so by its status.
+    stop = "signal.signal(signal.SIGTERM, lambda *_: sys.exit('Aborted by signal Terminated'))"
+    play = f"import signal, sys, time; {stop}; {note}('begins '); time.sleep({seconds}); {note}('ends ')"
+    return (sys.executable, "-c", play)
+
+
+@asynccontextmanager
+async def hanging(hall: SpeakerDriver) -> AsyncIterator[ListDesk]:
+    desk = ListDesk("hall", SPEAKER)
+    task = asyncio.create_task(hall.run(desk))
+    await asyncio.sleep(0)
+    yield desk
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_sound_goes_on_for_its_time_and_is_answered_at_once(tmp_path: Path) -> None:
+    heard = tmp_path / "heard"
+    # It is one that a command may wait for no longer than half a second.
+    hall = driver(play=plays_for(0.05, heard), recording=tmp_path / "alarm.wav", timeout_s=0.5)
+    async with hanging(hall) as desk:
+        asked = time.monotonic()
+        done = await hall.perform(order("sound", seconds=300))
+        assert (done.outcome, done.detail) == ("done", "it sounds for 300 s")
+        assert time.monotonic() - asked < 8
+        before = heard.read_text().count("ends")
+        await desk.wait_until(lambda: heard.read_text().count("ends") > before + 3)
+    after = heard.read_text()
+    await asyncio.sleep(0.3)
+    assert heard.read_text() == after, "it ends with the agent"
+
+
+async def test_a_sound_ends_when_its_time_is_over(tmp_path: Path) -> None:
+    heard = tmp_path / "heard"
+    hall = driver(play=plays_for(60, heard), recording=tmp_path / "alarm.wav")
+    async with hanging(hall) as desk:
+        assert (await hall.perform(order("sound", seconds=2))).detail == "it sounds for 2 s"
+        await desk.wait_until(lambda: hall._sounding is not None and hall._sounding.done())
+    assert heard.read_text() == "begins "
+
+
+async def test_a_voice_cuts_a_sound_short_and_it_goes_on_after(tmp_path: Path) -> None:
+    heard, spoken = tmp_path / "heard", tmp_path / "spoken"
+    hall = driver(play=plays_for(60, heard), speak=writes_to(spoken), recording=tmp_path / "alarm.wav")
+    async with hanging(hall) as desk:
+        assert (await hall.perform(order("sound", seconds=300))).outcome == "done"
+        await desk.wait_until(heard.exists)
+        assert (await hall.perform(order(text="请撤离"))).outcome == "done"
+        assert spoken.read_text() == "请撤离"
+        await desk.wait_until(lambda: heard.read_text() == "begins begins ")
+
+
+async def test_a_sound_that_fails_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edge.drivers.speaker.BEGUN_S", 10.0)
+    failing = (sys.executable, "-c", "import sys; sys.exit('no sound card')")
+    hall = driver(play=failing, recording=tmp_path / "alarm.wav")
+    async with hanging(hall) as desk:
+        failed = await hall.perform(order("sound", seconds=300))
+        assert (failed.outcome, "no sound card" in failed.detail) == ("failed", True)
+        assert "no sound card" in desk.troubles[""]
+    silent = driver(play=("no-such-program",), recording=tmp_path / "alarm.wav")
+    assert (await silent.perform(order("sound", seconds=300))).outcome == "failed"
+    assert (await driver().perform(order("sound", seconds=300))).outcome == "refused"
 
 
 async def test_what_it_does_not_know_is_refused() -> None:
