@@ -80,8 +80,12 @@ class AgentSource(Source):
             device, _, reading = one.name.rpartition(":")
             if self._profiles[device] == "edge-agent":
                 continue  # the agent tells that itself
-            spec = read_catalog().profiles[self._profiles[device]].readings[reading]
-            posts.setdefault(device, {"address": device})[spec.raw] = _to_raw(spec, one.value)
+            spec = read_catalog().profiles[self._profiles[device]].readings.get(reading)
+            post = posts.setdefault(device, {"address": device})
+            if spec is None:
+                post[reading] = one.value  # A device says what its profile does not have: the agent leaves it out.
+            else:
+                post[spec.raw] = _to_raw(spec, one.value)
         for signal in signals:
             post = {"address": signal.device, "event": signal.kind, "data": signal.data}
             self._queue.append(post)
