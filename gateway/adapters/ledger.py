@@ -20,8 +20,9 @@ from sqlalchemy import Connection
 from gateway.adapters.ledger_batch import clip, find_lost, write_batch
 from gateway.adapters.passwords import hash_password, is_password, make_password
 from gateway.adapters.sql_session import BUSY_S, Database, parse_url
-from gateway.core.model import Community, Deliver, Device, Effect, Grid, GridLevel, Incident, Responsible
+from gateway.core.model import Community, Deliver, Device, Effect, Grid, GridLevel, Incident, Phase, Responsible
 from gateway.runtime.ports import (
+    OVERRIDES,
     Batch,
     Checkpoint,
     Claim,
@@ -30,11 +31,13 @@ from gateway.runtime.ports import (
     Contact,
     Disbelieved,
     FenceLost,
+    Finding,
     JournalRow,
     LedgerDown,
     OutboxRow,
     OutboxState,
     Outcome,
+    OverrideRow,
     SourceView,
     Unanswered,
 )
@@ -506,6 +509,37 @@ class SqlLedger:
                 limit,
             )
             return [JournalRow(*row) for row in rows]
+
+    def override_rows(self, rule: str = "") -> list[OverrideRow]:
+        first = f"{OVERRIDES}{rule}/" if rule else OVERRIDES
+        # The index of event ids tells all that begin so: "0" comes after "/" in every collation.
+        last = first[:-1] + "0"
+        with self.database.reading() as session:
+            rows = session.select(
+                "SELECT community, seq, at, event_id, body FROM journal "
+                "WHERE event_id >= ? AND event_id < ? AND kind = 'override' ORDER BY community, seq",
+                first,
+                last,
+            )
+            return [OverrideRow(*row) for row in rows]
+
+    def findings(self, rule: str, limit: int = 500) -> list[Finding]:
+        with self.database.reading() as session:
+            rows = session.select(
+                "SELECT community, key, phase, at, since, note, incident FROM rule_state WHERE rule = ? "
+                "ORDER BY at DESC, community, key LIMIT ?",
+                rule,
+                limit,
+            )
+            return [Finding(in_, key, Phase(phase), *rest) for in_, key, phase, *rest in rows]
+
+    def finding_counts(self) -> list[tuple[str, str, Phase, int]]:
+        with self.database.reading() as session:
+            rows = session.select(
+                "SELECT community, rule, phase, count(*) FROM rule_state GROUP BY community, rule, phase "
+                "ORDER BY community, rule, phase"
+            )
+            return [(community, rule, Phase(phase), number) for community, rule, phase, number in rows]
 
     def sources(self, community: str | None = None) -> list[SourceView]:
         sql = "SELECT community, id, seen_at, document FROM source WHERE ? IN ('', community) ORDER BY community, id"

@@ -12,12 +12,15 @@ from typing import Final, Protocol
 
 from msgspec import Struct
 
-from gateway.core.model import Community, Device, Effect, Grid, Incident, Notify, Responsible, Step
+from gateway.core.model import Community, Device, Effect, Grid, Incident, Notify, Phase, Responsible, Step
 from gateway.wire import Status
 
 STOPPING: Final = "the gateway is stopping; ask again"
 UNFIT: Final = "the gateway cannot take it in"
 """Answers to what was submitted that are none of the engine's: nothing was written. ``UNFIT`` goes on with why."""
+
+OVERRIDES: Final = "override/"
+"""The ids of overrides begin with this, the rule's id and a slash: so they are found among millions of events."""
 
 
 class LedgerDown(Exception):
@@ -181,6 +184,29 @@ class Disbelieved(Struct, frozen=True):
     count: int
     first_at: int
     last_at: int
+
+
+class OverrideRow(Struct, frozen=True):
+    """A rule's status as a person set it in one community: a journal row with its event's id and the event as JSON."""
+
+    community: str
+    seq: int
+    at: int
+    event_id: str
+    body: bytes
+
+
+class Finding(Struct, frozen=True):
+    """How a rule stands for one key, where it is not simply quiet: it waits, it fires, or it found something that
+    opened nothing (``note`` says why, as in `Transition`)."""
+
+    community: str
+    key: str
+    phase: Phase
+    at: int
+    since: int
+    note: str = ""
+    incident: str | None = None
 
 
 class CommandView(Struct, frozen=True):
@@ -357,6 +383,15 @@ class Ledger(Protocol):
 
     def registry_rows(self, community: str, limit: int = 5000) -> list[JournalRow]:
         """The journal's changes of the registry and of silences, the newest first."""
+
+    def override_rows(self, rule: str = "") -> list[OverrideRow]:
+        """The journal's overrides of a rule, or of all rules, by community and in their order."""
+
+    def findings(self, rule: str, limit: int = 500) -> list[Finding]:
+        """Where a rule is not quiet or noted something, in all communities, what changed last first."""
+
+    def finding_counts(self) -> list[tuple[str, str, Phase, int]]:
+        """(community, rule, phase, how many keys), for what `findings` tells one by one."""
 
     def sources(self, community: str | None = None) -> list[SourceView]: ...
     def counts(self) -> dict[str, dict[str, int]]:

@@ -51,6 +51,7 @@ from gateway.runtime.ports import (
     Entry,
     Fence,
     FenceLost,
+    Finding,
     JournalRow,
     Ledger,
     OutboxState,
@@ -1024,6 +1025,48 @@ class LedgerConformance:
         assert (mine.reading, mine.reason, mine.value, mine.count) == ("battery", "out-of-range", "240", 2)
         assert [d.device for d in ledger.disbelieved("c001")] == ["smoke-2", "smoke-1"]
         assert [(row.seq, row.kind) for row in ledger.registry_rows("c001")] == [(3, "registry")]
+
+    def test_overrides_are_found_by_rule_among_all_events(self, ledger: SqlLedger) -> None:
+        ledger.add_communities(COMMUNITIES)
+        hand = Hand(ledger, ("c001", "c002"))
+        plain = {"kind": "override", "source": "", "lane": "", "body": b"{}"}
+        acts = [
+            ("c002", "override/fire.smoke/a1/k1/c002"),
+            ("c001", "override/fire.smoke/a1/k1/c001"),
+            ("c001", "override/fire.smoke-and-heat/a1/k2/c001"),
+            ("c001", "override/fire.smoke/a1/k3/c001"),
+        ]
+        for community, event_id in acts:
+            hand.step(NOTHING, community, event_id=event_id, **plain)
+        hand.step(NOTHING, event_id="overridden")
+        hand.step(NOTHING, event_id="override/fire.smoke/of-another-kind", source="", lane="", kind="press", body=b"{}")
+
+        one = ledger.override_rows("fire.smoke")
+
+        assert [(row.community, row.seq, row.event_id) for row in one] == [
+            ("c001", 1, acts[1][1]),
+            ("c001", 3, acts[3][1]),
+            ("c002", 1, acts[0][1]),
+        ]
+        assert {row.event_id for row in ledger.override_rows()} == {event_id for _, event_id in acts}
+        assert ledger.override_rows("fire") == []
+
+    def test_what_a_rule_found_is_told_the_newest_first(self, ledger: SqlLedger, hand: Hand) -> None:
+        waits = Transition("fire.smoke", "smoke-1", Phase.PENDING, NOW, NOW, "e1")
+        holds = Transition("fire.smoke", "smoke-2", Phase.FIRING, NOW + 1, NOW, "e2", "shadow")
+        noted = Transition("gas.leak", "gas-1", Phase.QUIET, NOW, NOW, "e3", "late")
+        hand.step(Step(transitions=(waits, holds, noted)))
+
+        assert ledger.findings("fire.smoke") == [
+            Finding("c001", "smoke-2", Phase.FIRING, NOW + 1, NOW, "shadow"),
+            Finding("c001", "smoke-1", Phase.PENDING, NOW, NOW),
+        ]
+        assert ledger.findings("fire.smoke", 1)[0].key == "smoke-2"
+        assert ledger.finding_counts() == [
+            ("c001", "fire.smoke", Phase.FIRING, 1),
+            ("c001", "fire.smoke", Phase.PENDING, 1),
+            ("c001", "gas.leak", Phase.QUIET, 1),
+        ]
 
     def test_readers_see_whole_commits_while_a_writer_writes(self, ledger: SqlLedger, hand: Hand) -> None:
         size, rounds = 20, 40
