@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Final
 from zoneinfo import ZoneInfo
@@ -17,7 +17,7 @@ from msgspec import Struct
 from gateway.core.catalog import Catalog
 from gateway.core.model import Incident
 from gateway.errors import GatewayError
-from gateway.runtime.appraisal import Appraisal, By, Figures, Names, Question, appraise
+from gateway.runtime.appraisal import NONE, Appraisal, By, Figures, Names, Question, appraise, chain_of
 from gateway.runtime.district_tables import guard
 from gateway.runtime.ports import Ledger
 
@@ -38,14 +38,34 @@ SHOWN_STEPS: Final = {
 _ZONE: Final = ZoneInfo("Asia/Shanghai")
 
 
-def appraise_ledger(ledger: Ledger, catalog: Catalog, question: Question, now: int) -> Appraisal:
-    """The appraisal of what the ledger holds, as at ``now`` (ms UTC). Raises GatewayError for a grid that neither the
-    district nor any incident of the period knows."""
+Covers = Callable[[str, Sequence[str]], bool]
+"""Whether somebody's scope takes in what lies in a community with this chain of grids."""
+
+
+def appraise_ledger(
+    ledger: Ledger, catalog: Catalog, question: Question, now: int, covers: Covers | None = None
+) -> Appraisal:
+    """The appraisal of what the ledger holds, as at ``now`` (ms UTC), of what ``covers`` takes in alone: a grid that
+    reaches beyond that has no row, because its figures would not be its own. Raises GatewayError for a grid that
+    neither the district nor any incident of the period knows."""
     names = read_names(ledger, catalog, question.by)
-    found = appraise(read_opened(ledger, question.since, question.until), question, names, now)
+    incidents = read_opened(ledger, question.since, question.until)
+    chains: dict[str, tuple[str, ...]] = {}
+    found = appraise(incidents if covers is None else _leave_in(incidents, covers, chains), question, names, now)
+    if covers is not None and question.by is By.GRID:
+        found.rows = [row for row in found.rows if row.key == NONE or covers("", chains.get(row.key, (row.key,)))]
     if question.grid and not found.total.number and question.grid not in names.levels:
         raise GatewayError("unknown-grid", f"there is no grid {question.grid[:48]}", "--grid", "look its code up")
     return found
+
+
+def _leave_in(incidents: Iterable[Incident], covers: Covers, chains: dict[str, tuple[str, ...]]) -> Iterator[Incident]:
+    """What is covered; ``chains`` learns what lies above each grid."""
+    for incident in incidents:
+        chain = chain_of(incident)
+        if covers(incident.community, chain):
+            chains.update((code, chain[: depth + 1]) for depth, code in enumerate(chain) if code not in chains)
+            yield incident
 
 
 def read_opened(ledger: Ledger, since: int, until: int, limit: int = PAGE) -> Iterator[Incident]:
@@ -100,9 +120,9 @@ class Report(Struct, rename={"since": "from", "until": "to"}):
     total: Figures
 
 
-def render_json(appraisal: Appraisal, question: Question, now: int) -> str:
-    """One JSON object."""
-    report = Report(
+def make_report(appraisal: Appraisal, question: Question, now: int) -> Report:
+    """The answer with its question, as at ``now`` (ms UTC)."""
+    return Report(
         by=question.by,
         since=_show(question.since),
         until=_show(question.until),
@@ -113,6 +133,11 @@ def render_json(appraisal: Appraisal, question: Question, now: int) -> str:
         rows=appraisal.rows,
         total=appraisal.total,
     )
+
+
+def render_json(appraisal: Appraisal, question: Question, now: int) -> str:
+    """One JSON object."""
+    report = make_report(appraisal, question, now)
     return msgspec.json.format(msgspec.json.encode(report)).decode()
 
 

@@ -24,6 +24,8 @@ from gateway.web.account import route_account
 from gateway.web.accounts import route_accounts
 from gateway.web.api_devices import route_devices_api
 from gateway.web.api_incidents import route_api
+from gateway.web.api_rules import route_rules_api
+from gateway.web.appraisal_page import route_appraisal
 from gateway.web.assets import STATIC, StaticPages
 from gateway.web.audit import route_audit
 from gateway.web.board_page import route_board
@@ -42,6 +44,7 @@ from gateway.web.openapi import route_description
 from gateway.web.pages import Pages
 from gateway.web.problems import Problem
 from gateway.web.resident import route_residents
+from gateway.web.rules_page import route_rules
 from gateway.web.windows_page import route_windows
 
 BODY_LIMIT: Final = 256 * 1024
@@ -163,8 +166,10 @@ def create_app(
         app.include_router(route_devices(console))
         app.include_router(route_bulk(console))
         app.include_router(route_windows(console))
+        app.include_router(route_rules(console))
+        app.include_router(route_appraisal(console))
         app.include_router(route_metrics(console))
-        api = [route_api(console), route_devices_api(console)]
+        api = [route_api(console), route_devices_api(console), route_rules_api(console)]
         for router in (*api, route_description(api)):
             app.include_router(router)
     check_routes(app.routes)

@@ -11,11 +11,13 @@ from fastapi import Request
 from starlette.responses import HTMLResponse
 
 from gateway.core.catalog import Catalog
+from gateway.runtime.appraiser import Appraiser
 from gateway.runtime.board import Board
 from gateway.runtime.clock import RunningClock
 from gateway.runtime.device_desk import DeviceDesk
 from gateway.runtime.door import DoorClient
 from gateway.runtime.ports import Ledger
+from gateway.runtime.rule_desk import RuleDesk
 from gateway.runtime.writer import Catalogs
 from gateway.web.access import gate_of
 from gateway.web.atlas import Atlas
@@ -60,6 +62,8 @@ class Console:
         """Streams that are open now."""
 
         self.desk: Final = DeviceDesk(ledger, door, catalog, clock)
+        self.rules: Final = RuleDesk(ledger, door, catalog, clock)
+        self.appraiser: Final = Appraiser(ledger, catalog, clock)
         self.rendering: Final = Rendering(pages, self.board, self.words)
 
     @asynccontextmanager

@@ -11,10 +11,15 @@ from fastapi.openapi.utils import get_openapi
 from msgspec import Struct
 from starlette.routing import BaseRoute
 
-from gateway.core.model import Device, DeviceState, Due, Incident, Level, Line, Role, Silence, Sort
+from gateway.core.model import Device, DeviceState, Due, Incident, Level, Line, Phase, Role, Silence, Sort
 from gateway.core.present import DevicePresent, LastValue
+from gateway.core.rule import Status
 from gateway.runtime.acting import Choice
+from gateway.runtime.appraisal import By, Names, Question, appraise
+from gateway.runtime.appraising import Report, make_report
 from gateway.runtime.device_desk import Settled
+from gateway.runtime.ports import Finding
+from gateway.runtime.rule_desk import Case, Decision, RuleAccount, Ruled, Standing
 from gateway.runtime.sick import Ailment, Patient, Symptom
 from gateway.web.access import public
 from gateway.web.problems import CONTENT_TYPE
@@ -115,6 +120,12 @@ class WindowList(Struct, frozen=True):
     items: list[Silence]
 
 
+class RuleList(Struct, frozen=True):
+    """Rules by id."""
+
+    items: list[Standing]
+
+
 _DEVICE: Final = Device(
     "sn-2026-0042",
     "fixed-sos",
@@ -128,6 +139,45 @@ _LOW: Final = Symptom(Ailment.FLAT, 1_795_435_200_000, EXAMPLE.id)
 _WINDOW: Final = Silence(
     "0d6b1f0e3c914e6fb1c5b6a2f2f0a7c4", 1_795_442_400_000, "年检", "wang", 0, "c042-lift-01", kind="maintenance"
 )
+_RULE: Final = Standing(
+    id="fire.smoke-persists",
+    title={"zh": "烟感持续报警", "en": "Smoke persists"},
+    sort=Sort.INCIDENT,
+    level=Level.CRITICAL,
+    category="ext:21-01",
+    ceiling=Status.ACTIVE,
+    in_force={Status.ACTIVE: 276, Status.SHADOW: 1},
+    cases=9,
+    failed=0,
+    gaps=[],
+    pending=0,
+    firing=1,
+    incidents=12,
+    false_alarms=3,
+    false_alarm_rate=0.25,
+)
+_ACCOUNT: Final = RuleAccount(
+    _RULE,
+    [Decision(1_795_435_100_000, "wang", Status.SHADOW, "施工扬尘，误报太多", 1)],
+    [Finding("c042", "c042-smoke-0017", Phase.FIRING, 1_795_435_200_123, 1_795_435_190_000, "opened", EXAMPLE.id)],
+    [
+        Case(
+            EXAMPLE.id,
+            EXAMPLE.number,
+            EXAMPLE.title,
+            EXAMPLE.community,
+            EXAMPLE.place_name,
+            EXAMPLE.level,
+            EXAMPLE.state,
+            EXAMPLE.opened_at,
+        )
+    ],
+    "rules/fire/smoke-persists.yaml",
+    "id: fire.smoke-persists\n",
+)
+_ASKED: Final = Question(By.COMMUNITY, 1_795_363_200_000, 1_795_449_600_000)
+_ASKED_AT: Final = 1_795_435_300_000
+APPRAISED: Final = appraise([EXAMPLE], _ASKED, Names({"c042": "示例小区"}), _ASKED_AT)
 
 COMPONENTS: Final = (
     IncidentPage,
@@ -138,6 +188,10 @@ COMPONENTS: Final = (
     DevicePresent,
     Settled,
     WindowList,
+    RuleList,
+    RuleAccount,
+    Ruled,
+    Report,
 )
 _EXAMPLES: Final[dict[str, Struct]] = {
     "DevicePage": DevicePage([_DEVICE], "sn-2026-0042"),
@@ -145,6 +199,10 @@ _EXAMPLES: Final[dict[str, Struct]] = {
     "DevicePresent": DevicePresent(_DEVICE, 1_795_435_200_123, values={"battery": LastValue(88.0, 1_795_435_200_123)}),
     "Settled": Settled(_DEVICE, "shown-once"),
     "WindowList": WindowList([_WINDOW]),
+    "RuleList": RuleList([_RULE]),
+    "RuleAccount": _ACCOUNT,
+    "Ruled": Ruled(_RULE, 1, []),
+    "Report": make_report(APPRAISED, _ASKED, _ASKED_AT),
     "IncidentPage": IncidentPage([EXAMPLE], None, 4711),
     "ChangePage": ChangePage([EXAMPLE], 4711, is_complete=True),
     "IncidentWithMoves": IncidentWithMoves(EXAMPLE, [_MOVE]),

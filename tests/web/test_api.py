@@ -177,6 +177,10 @@ async def test_the_description_has_every_route_with_an_example_and_only_what_exi
         "GET /api/v1/windows",
         "POST /api/v1/windows",
         "POST /api/v1/windows/{community}/{id}/end",
+        "GET /api/v1/rules",
+        "GET /api/v1/rules/{id}",
+        "POST /api/v1/rules/{id}/override",
+        "GET /api/v1/appraisal",
     }
     for where, operation in operations:
         assert operation["description"], where

@@ -1,0 +1,162 @@
+"""The appraisal (考核) of grids, bodies, communities, categories, rules and devices: tables, charts, and CSV."""
+
+from __future__ import annotations
+
+from datetime import date, timedelta
+from typing import Annotated, Any, Final
+from urllib.parse import urlencode
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+
+from gateway.core.model import GridLevel
+from gateway.core.worktime import day_start, local_day
+from gateway.errors import GatewayError
+from gateway.runtime.access import Actor, Permission
+from gateway.runtime.appraisal import NONE, By, Every, Figures, Question
+from gateway.runtime.appraiser import LONGEST_MS, Answer
+from gateway.runtime.appraising import render_csv
+from gateway.web import rule_words
+from gateway.web.access import authorise
+from gateway.web.console import Console
+from gateway.web.device_view import record
+from gateway.web.device_words import pick_word
+from gateway.web.languages import choose_language, pick
+from gateway.web.problems import Problem
+from gateway.web.rules_page import show_rate
+from gateway.web.words import GRID_LEVELS
+
+Seer = Annotated[Actor, Depends(authorise(Permission.APPRAISAL_SEE))]
+Word = Annotated[str, Query(max_length=64, pattern=r"^[^\x00-\x1f]*$")]
+CSV: Final = "text/csv; charset=utf-8"
+
+SHOWN: Final = 500
+"""Rows that a page shows; the export has them all."""
+
+
+def route_appraisal(console: Console) -> APIRouter:
+    """The page, and its export."""
+    router = APIRouter()
+
+    @router.get("/appraisal")
+    async def show(
+        request: Request,
+        actor: Seer,
+        by: By | None = None,
+        since: Annotated[Word, Query(alias="from")] = "",
+        until: Annotated[Word, Query(alias="to")] = "",
+        grid: Word = "",
+        level: Word | None = None,
+        every: Word = "",
+    ) -> Response:
+        """The appraisal of this month so far, or of what is asked for."""
+        language = choose_language(request)
+        today = local_day(console.clock())
+        first, last = _read_day(since, today.replace(day=1)), _read_day(until, today)
+        by = by or (By.GRID if actor.grids else By.COMMUNITY)
+        if level is None and by is By.GRID and not grid and _is_of_district(console, actor):
+            level = GridLevel.TOWN
+        asked = {"by": str(by), "from": str(first), "to": str(last), "grid": grid, "level": level or "", "every": every}
+        question = make_question(console, actor, by, first, last, grid, level or "", every)
+        answer = await ask(console, actor, question)
+        return await console.respond(
+            request,
+            "appraisal.html",
+            asked=asked,
+            query=urlencode({name: value for name, value in asked.items() if value}),
+            rows=answer.appraisal.rows[:SHOWN],
+            number=len(answer.appraisal.rows),
+            overall=answer.appraisal.total,
+            as_at=answer.as_at,
+            bys=[(code, pick_word(rule_words.BYS, code, language)) for code in By],
+            periods=[(code, pick_word(rule_words.PERIODS, code, language)) for code in Every],
+            grid_levels=[(code, pick(title, language)) for code, title in GRID_LEVELS.items()],
+            grids=console.names.names.offer_grids(actor),
+            is_by_grid=by is By.GRID,
+            name_row=lambda row: _name(console, by, row, language),
+            show_rate=show_rate,
+        )
+
+    @router.get("/appraisal/export.csv")
+    async def export(
+        request: Request,
+        actor: Seer,
+        by: By,
+        since: Annotated[date, Query(alias="from")],
+        until: Annotated[date, Query(alias="to")],
+        grid: Word = "",
+        level: Word = "",
+        every: Word = "",
+    ) -> Response:
+        """All columns and rows, as a table for spreadsheets."""
+        question = make_question(console, actor, by, since, until, grid, level, every)
+        answer = await ask(console, actor, question)
+        await record(request, actor, "appraisal.export", str(by), detail=str(request.url.query))
+        return respond_csv(answer, f"appraisal-{by}-{since}-{until}.csv")
+
+    return router
+
+
+def make_question(
+    console: Console, actor: Actor, by: By, first: date, last: date, grid: str, level: str, every: str
+) -> Question:
+    """The question about whole local days. Raises Problem: 404 for a grid outside the scope, 422 for what is no
+    question."""
+    if level and (by is not By.GRID or level not in set(GridLevel)):
+        raise Problem(422, "not-valid", f"level goes with by=grid, and is one of {', '.join(GridLevel)}")
+    if every and every not in set(Every):
+        raise Problem(422, "not-valid", f"every is one of {', '.join(Every)}")
+    if grid:
+        _demand_grid(console, actor, grid)
+    since, until = day_start(first), day_start(last + timedelta(days=1))
+    if not 0 < until - since <= LONGEST_MS:
+        raise Problem(422, "not-valid", "to is not before from, and a year is the longest period")
+    return Question(by, since, until, grid, GridLevel(level) if level else None, Every(every) if every else None)
+
+
+async def ask(console: Console, actor: Actor, question: Question) -> Answer:
+    """The answer in the actor's scope. Raises Problem."""
+    try:
+        return await console.appraiser.appraise(actor, question)
+    except GatewayError as error:
+        raise Problem(404, "unknown", "there is no such thing, or it is not in your scope") from error
+
+
+def respond_csv(answer: Answer, name: str) -> Response:
+    """The table; spreadsheets know UTF-8 by its mark."""
+    headers = {"Content-Disposition": f'attachment; filename="{name}"'}
+    return Response(render_csv(answer.appraisal).encode("utf-8-sig"), media_type=CSV, headers=headers)
+
+
+def _demand_grid(console: Console, actor: Actor, code: str) -> None:
+    """Raises Problem 404 for a grid outside the scope, or that nobody knows."""
+    grids = console.names.names.grids
+    chain: list[str] = []
+    at: str | None = code
+    while at is not None and at in grids and at not in chain:
+        chain.append(at)
+        at = grids[at].parent
+    if not actor.covers("", chain):
+        raise Problem(404, "unknown", "there is no such thing, or it is not in your scope")
+
+
+def _is_of_district(console: Console, actor: Actor) -> bool:
+    grids = console.names.names.grids
+    return any(code in grids and grids[code].level is GridLevel.DISTRICT for code in actor.grids)
+
+
+def _read_day(text: str, otherwise: date) -> date:
+    if not text:
+        return otherwise
+    try:
+        return date.fromisoformat(text)
+    except ValueError as error:
+        raise Problem(422, "not-valid", "from and to are days, such as 2026-11-01") from error
+
+
+def _name(console: Console, by: By, row: Figures, language: str) -> str:
+    if row.key == NONE:
+        return pick({"zh": "未定", "en": "none"}, language)
+    rule: Any = console.catalog.rule(row.key) if by is By.RULE else None
+    if rule is not None:
+        return pick(rule.title, language)
+    return console.name_category(row.key, language) if by is By.CATEGORY else row.name or row.key

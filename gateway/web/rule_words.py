@@ -1,0 +1,88 @@
+"""What the pages about rules and the appraisal call things."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from gateway.core.model import Phase, Text
+from gateway.core.rule import ScopeKind, Status
+from gateway.runtime.appraisal import By, Every
+
+STATUSES: Final[Mapping[str, Text]] = {
+    Status.ACTIVE: {"zh": "启用", "en": "active"},
+    Status.SHADOW: {"zh": "试运行", "en": "shadow"},
+    Status.DRAFT: {"zh": "草稿", "en": "draft"},
+    Status.RETIRED: {"zh": "停用", "en": "retired"},
+}
+
+EFFECTS: Final[Mapping[str, Text]] = {
+    Status.ACTIVE: {"zh": "判断，并立案派发", "en": "judges, and opens incidents"},
+    Status.SHADOW: {"zh": "照常判断和记录，不立案", "en": "judges and records, opens nothing"},
+    Status.DRAFT: {"zh": "不判断", "en": "does not judge"},
+    Status.RETIRED: {"zh": "不判断", "en": "does not judge"},
+}
+"""What a status means for whoever waits for help."""
+
+DOMAINS: Final[Mapping[str, Text]] = {
+    "sos": {"zh": "求助", "en": "Calls for help"},
+    "fire": {"zh": "消防", "en": "Fire"},
+    "gas": {"zh": "燃气", "en": "Gas"},
+    "electrical": {"zh": "用电", "en": "Electrical"},
+    "care": {"zh": "关爱", "en": "Care"},
+    "lift": {"zh": "电梯", "en": "Lifts"},
+    "security": {"zh": "治安", "en": "Security"},
+    "door": {"zh": "门禁", "en": "Doors"},
+    "water": {"zh": "用水", "en": "Water"},
+    "rooms": {"zh": "机房", "en": "Plant rooms"},
+    "city": {"zh": "市容与积水", "en": "Streets and flooding"},
+    "air": {"zh": "空气", "en": "Air"},
+    "noise": {"zh": "噪声", "en": "Noise"},
+    "ops": {"zh": "设备运维", "en": "Upkeep of devices"},
+}
+"""The folders of rules, in the order in which they stand on the page; others follow by their name."""
+
+SCOPES: Final[Mapping[str, Text]] = {
+    ScopeKind.DEVICE: {"zh": "每台设备", "en": "each device"},
+    ScopeKind.HOUSEHOLD: {"zh": "每户", "en": "each home"},
+    ScopeKind.UNIT: {"zh": "每单元", "en": "each unit"},
+    ScopeKind.BUILDING: {"zh": "每栋楼", "en": "each building"},
+    ScopeKind.PLACE: {"zh": "每处位置", "en": "each place"},
+    ScopeKind.SOURCE: {"zh": "每个来源", "en": "each source"},
+    ScopeKind.COMMUNITY: {"zh": "整个小区", "en": "the community"},
+}
+
+PHASES: Final[Mapping[str, Text]] = {
+    Phase.QUIET: {"zh": "已记录", "en": "noted"},
+    Phase.PENDING: {"zh": "等待确认", "en": "pending"},
+    Phase.FIRING: {"zh": "成立", "en": "firing"},
+}
+
+NOTES: Final[Mapping[str, Text]] = {
+    "opened": {"zh": "已立案", "en": "opened an incident"},
+    "joined": {"zh": "并入在办事件", "en": "joined an incident"},
+    "shadow": {"zh": "试运行，未立案", "en": "in shadow: opened nothing"},
+    "drill": {"zh": "演练，未立案", "en": "a drill: opened nothing"},
+    "commissioning": {"zh": "设备调试中，未立案", "en": "commissioning: opened nothing"},
+    "maintenance": {"zh": "设备检修中，未立案", "en": "under maintenance: opened nothing"},
+    "silenced": {"zh": "免打扰，未立案", "en": "silenced: opened nothing"},
+    "inhibited": {"zh": "由上级设备中断解释", "en": "explained by an outage above it"},
+    "late": {"zh": "迟到，未立案", "en": "late: opened nothing"},
+    "blind": {"zh": "其间网关看不到，待再确认", "en": "the gateway could not see: looked at again"},
+    "storm": {"zh": "归入同类集中报警", "en": "taken in by a storm"},
+}
+
+BYS: Final[Mapping[str, Text]] = {
+    By.GRID: {"zh": "网格", "en": "Grid"},
+    By.BODY: {"zh": "责任单位", "en": "Responsible body"},
+    By.COMMUNITY: {"zh": "小区", "en": "Community"},
+    By.CATEGORY: {"zh": "类别", "en": "Category"},
+    By.RULE: {"zh": "规则", "en": "Rule"},
+    By.DEVICE: {"zh": "设备", "en": "Device"},
+}
+
+PERIODS: Final[Mapping[str, Text]] = {
+    Every.DAY: {"zh": "逐日", "en": "by day"},
+    Every.WEEK: {"zh": "逐周", "en": "by week"},
+    Every.MONTH: {"zh": "逐月", "en": "by month"},
+}
