@@ -53,7 +53,9 @@ def route_appraisal(console: Console) -> APIRouter:
         today = local_day(console.clock())
         first, last = _read_day(since, today.replace(day=1)), _read_day(until, today)
         by = by or (By.GRID if actor.grids else By.COMMUNITY)
-        if level is None and by is By.GRID and not grid and _is_of_district(console, actor):
+        if by is not By.GRID:
+            level = ""  # The form has it still from when the rows were grids.
+        if level is None and not grid and _is_of_district(console, actor):
             level = GridLevel.TOWN
         asked = {"by": str(by), "from": str(first), "to": str(last), "grid": grid, "level": level or "", "every": every}
         question = make_question(console, actor, by, first, last, grid, level or "", every)

@@ -70,7 +70,7 @@ async def test_what_is_no_question_is_refused(room: ControlRoom) -> None:
         "from=2026-11-24&to=2026-11-23",
         "from=2024-01-01&to=2026-01-01",
         "from=yesterday",
-        "by=category&level=town",
+        "by=grid&level=street",
         "every=hour",
         "by=moon",
     ):

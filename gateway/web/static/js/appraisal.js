@@ -30,7 +30,7 @@
     const axis = { axisLabel: { color: colours.ink }, axisLine: { lineStyle: { color: colours.line } } };
     return {
       animation: false,
-      textStyle: { fontFamily: "inherit" },
+      textStyle: { fontFamily: getComputedStyle(document.body).fontFamily },
       grid: { left: 8, right: 16, top: 34, bottom: 8, containLabel: true },
       legend: { type: "scroll", top: 0, textStyle: { color: colours.ink }, pageTextStyle: { color: colours.ink } },
       tooltip: { trigger: "axis", confine: true, axisPointer: { type: "shadow" } },
