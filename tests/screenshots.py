@@ -82,6 +82,10 @@ def list_shots(incident: Incident) -> list[Shot]:
         Shot("incident-phone", one, 360, 900, theme="dark"),
         Shot("map", "/map", prepare=open_town),
         Shot("map-night", "/map", theme="dark"),
+        Shot("rules", "/rules", 1280, 1100),
+        Shot("rule", "/rules/fire.smoke-persists", 1280, 1100),
+        Shot("appraisal", "/appraisal", 1280, 1000),
+        Shot("handover", "/handover?hours=8", 1280, 1100),
         Shot("sign-in", "/login", 1280, 640),
         Shot("account", "/account", 1280, 900),
     ]

@@ -35,6 +35,7 @@ from gateway.web.callers import route_callers
 from gateway.web.console import Console
 from gateway.web.device_page import route_devices
 from gateway.web.guard import Guard
+from gateway.web.handover_page import route_handover
 from gateway.web.help_desk import HelpDesk
 from gateway.web.incident_page import route_incidents
 from gateway.web.login import route_login
@@ -166,6 +167,7 @@ def create_app(
         app.include_router(route_devices(console))
         app.include_router(route_bulk(console))
         app.include_router(route_windows(console))
+        app.include_router(route_handover(console))
         app.include_router(route_rules(console))
         app.include_router(route_appraisal(console))
         app.include_router(route_metrics(console))

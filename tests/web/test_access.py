@@ -107,6 +107,7 @@ ROUTES = {
     "GET /windows": P.REGISTRY_SEE,
     "POST /windows": P.SILENCES_CHANGE,
     "POST /windows/{community}/{id}/end": P.SILENCES_CHANGE,
+    "GET /handover": P.INCIDENTS_SEE,
     "GET /appraisal": P.APPRAISAL_SEE,
     "GET /appraisal/export.csv": P.APPRAISAL_SEE,
     "GET /rules": P.RULES_SEE,
