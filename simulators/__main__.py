@@ -128,5 +128,20 @@ def chaos(
     raise typer.Exit(run(faults=faults, seed=seed, communities=communities, as_json=as_json, keep=keep))
 
 
+@app.command()
+def score(
+    seed: Annotated[int, typer.Option(help="the same seed plays the same corpus")] = 1,
+    cases: Annotated[
+        int, typer.Option(min=1, max=64, help="emergencies of every category; the rest in proportion")
+    ] = 32,
+    without: Annotated[str, typer.Option(help="switch this rule off: what is it worth?")] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="the last line of the output is one JSON object")] = False,
+) -> None:
+    """Play a labelled corpus through the engine and compare; exit status 1 when the figures are too low."""
+    from simulators.score.run import run
+
+    raise typer.Exit(run(seed=seed, cases=cases, without=without, as_json=as_json))
+
+
 if __name__ == "__main__":
     app()

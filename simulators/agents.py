@@ -21,7 +21,7 @@ from gateway.core.profile import ReadingSpec
 from gateway.wire import Lane, Measurement, Message, Signal
 from simulators.catalog import read_catalog
 from simulators.district import District, Settlement
-from simulators.fleet import Stream
+from simulators.habits import Stream
 from simulators.player import PlayClock, Source, Tally
 from simulators.processes import ROOT, Programs
 from simulators.scenario import Instance

@@ -33,7 +33,8 @@ from simulators.district import COMMUNITIES, District, generate
 from simulators.handlers import Handlers, show_stage, show_stages, tell_moment, tell_stages
 from simulators.player import PlayClock, Player, Tally
 from simulators.processes import ProgramEnded, Programs, read_incidents, running, stop_on_signal
-from simulators.scenario import Instance, Plan, compose, read_scenarios
+from simulators.scenario import Instance, Plan, compose
+from simulators.scenario_file import read_scenarios
 from simulators.tables import write_tables
 
 START_MS: Final = round(datetime(2026, 11, 23, 19, 30, tzinfo=ZoneInfo("Asia/Shanghai")).timestamp() * 1000)

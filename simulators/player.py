@@ -45,8 +45,10 @@ from gateway.wire import (
 )
 from simulators.catalog import alarm_readings
 from simulators.district import District, Settlement
-from simulators.fleet import Stream, streams_of
-from simulators.scenario import Instance, Sending
+from simulators.fleet import streams_of
+from simulators.habits import Stream
+from simulators.scenario import Instance
+from simulators.scenario_file import Sending
 
 WITHOUT_RECEIPT: Final = {Lane.ALARM: 32, Lane.TELEMETRY: 8}
 """Messages of a source's lane that may be under way (design 4.1)."""

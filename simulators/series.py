@@ -51,7 +51,7 @@ from simulators.catalog import read_catalog
 from simulators.district import District, Settlement, write
 from simulators.player import STEP_S, PlayClock, Source, Tally, read_passwords
 from simulators.processes import ProgramEnded, Programs, running, stop_on_signal
-from simulators.scenario import Part, Sending
+from simulators.scenario_file import Part, Sending
 
 LOCAL: Final = ZoneInfo("Asia/Shanghai")
 """Times without a zone are local, as everywhere in the gateway."""

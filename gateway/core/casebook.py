@@ -129,6 +129,7 @@ class Casebook:
         for incident in sorted(state.incidents, key=lambda i: i.joinable):
             if not cases.is_over(incident):
                 self._open[incident.cause, incident.key] = incident.id
+        self._settled = {(i.cause, i.key): i.id for i in state.incidents if cases.is_settled(i)}
         self._firing: dict[str, set[tuple[str, str]]] = {}
         self._commands = dict(state.commands)
         self._day = state.day
@@ -179,6 +180,10 @@ class Casebook:
         known = self._registry.sources.get(source)
         return known is not None and (known.out_since is not None or known.outage is not None)
 
+    def is_unreachable(self, source: str) -> bool:
+        known = self._registry.sources.get(source)
+        return known is not None and known.out_since is not None
+
     def source_device(self, source: str) -> str | None:
         known = self._registry.sources.get(source)
         return None if known is None else known.source.device
@@ -210,6 +215,14 @@ class Casebook:
     def open_incident(self, cause: str, key: str) -> Incident | None:
         id = self._open.get((cause, key))
         return None if id is None else self._incidents.get(id)
+
+    def settled_notice(self, cause: str, key: str, at: int) -> Incident | None:
+        """The notice of this cause and key that was over by itself so short a time before ``at`` that its return is
+        flapping."""
+        found = self._incidents.get(self._settled.get((cause, key), ""))
+        if found is None or found.cleared_at is None or found.cleared_at <= at - self.catalog.policy.flap_window:
+            return None
+        return found
 
     def count_open(self, cause: str, start: str) -> int:
         """How many incidents of the cause, with a key that starts so, can still be joined."""
@@ -292,6 +305,8 @@ class Casebook:
         return found
 
     def _join(self, incident: Incident, signal: Signal, level: Level) -> Incident:
+        if cases.is_over(incident):
+            incident = self.put(cases.come_back(incident, self.now))
         has_come_back = incident.cleared_at is not None and not signal.is_press
         if has_come_back and level.rank <= incident.level.rank and self._is_flapping(incident):
             return self._swell(cases.take_signal(incident, signal))
@@ -356,6 +371,8 @@ class Casebook:
             self._commands = {id: case for id, case in self._commands.items() if case != incident.id}
             if self._open.get(slot) == incident.id:
                 del self._open[slot]
+            if cases.is_settled(incident):
+                self._settled[slot] = incident.id
         elif incident.joinable or slot not in self._open:
             self._open[slot] = incident.id
         self._incidents[incident.id] = incident
@@ -367,6 +384,8 @@ class Casebook:
         self._incidents.pop(incident.id, None)
         self._swelling.pop(incident.id, None)
         self._due.pop(incident.id, None)
+        if self._settled.get((incident.cause, incident.key)) == incident.id:
+            del self._settled[incident.cause, incident.key]
 
     def absorb(self, into: Incident, taken: Incident, member: Member) -> None:
         """One incident takes another in: its devices, its level, and what keeps it firing."""
@@ -487,8 +506,8 @@ class Casebook:
         """The watches are bound anew: those that fire say so again."""
         self._firing = {}
 
-    def clear(self, watch: Watch, event: str) -> None:
-        """The watch's condition is over; the incident is clear when no other watch keeps it firing."""
+    def clear(self, watch: Watch, event: str, at: int) -> None:
+        """The watch's condition is over since ``at``; the incident is clear when no other watch keeps it firing."""
         incident = self._incidents.get(self._merged(watch.incident)) if watch.incident is not None else None
         if incident is None or cases.is_over(incident):
             return
@@ -498,9 +517,11 @@ class Casebook:
             return
         self._count_clear(incident)
         if self._is_flapping(incident):
-            self._swell(replace(incident, cleared_at=self.now))
+            self._swell(replace(incident, cleared_at=at))
             return
-        self._end_outage(self.put(cases.clear(incident, watch.rule.id, event, self.now)))
+        self._end_outage(self.put(cases.clear(incident, watch.rule.id, event, at, self.now)))
+        if incident.cause in OUTAGES:
+            self._excuse_behind(incident)
 
     def _merged(self, id: str) -> str:
         """The incident that stands for this one now."""
@@ -516,6 +537,13 @@ class Casebook:
             for source in self._registry.sources.values():
                 if source.outage == incident.id:
                     source.outage = None
+
+    def _excuse_behind(self, outage: Incident) -> None:
+        """What hangs on a device that is there again has one heartbeat from now on to be heard."""
+        for known in self._registry.devices.values():
+            above = {known.device.attributes.get(name) for name in UPSTREAM}
+            if known.heard.heartbeat is not None and not above.isdisjoint(outage.devices):
+                known.heard.excused = max(known.heard.excused, self.now - known.heard.at)
 
     def act(self, action: OperatorAction) -> str:
         """A person's move: ``done``, or in words why not."""

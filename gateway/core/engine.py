@@ -48,8 +48,8 @@ from gateway.core.model import (
 from gateway.core.present import Present, describe
 from gateway.core.profile import Disbelief
 from gateway.core.registry import INACTIVE, KnownDevice, KnownSource, Registry, SignalCell
-from gateway.core.routing import LATE_MS, SILENCED, STORMED, Finding, Swallowed, decide
-from gateway.core.rule import BLIND, LATE, Rule, ScopeKind, Status, Turn, Watch, WatchState
+from gateway.core.routing import LATE_MS, SILENCED, STAGES, STORMED, UNSEEN, Finding, Stage, Swallowed, decide
+from gateway.core.rule import BEHIND, BLIND, LATE, Rule, ScopeKind, Status, Turn, Watch, WatchState
 from gateway.core.state import CommunityState, Cursor, Held
 from gateway.core.watches import Watches
 from gateway.wire import NOT_AN_EVENT, Measurement, Message
@@ -60,6 +60,9 @@ GRACE_MS: Final = 60_000
 
 RECHECK_MS: Final = 60_000
 """How soon an absence that its source's outage explained is looked at again, at the earliest."""
+
+CATCH_UP_MS: Final = 10_000
+"""So long after a late message its source is taken to have more of them."""
 
 FORMER_LIMIT: Final = 4
 """Earlier connections of a source that are remembered, so that their late last wills are known."""
@@ -100,12 +103,17 @@ class Explained(Struct, frozen=True):
 
 
 class Engine:
-    """One community's engine. ``feed`` takes every event, ``now`` in ms; ``swap`` exchanges the catalog."""
+    """One community's engine. ``feed`` takes every event, ``now`` in ms; ``swap`` exchanges the catalog.
 
-    def __init__(self, catalog: Catalog, state: CommunityState) -> None:
+    ``stages`` are what a finding goes through; with `routing.UNROUTED_STAGES` the transitions show all that there would
+    be to look at without any routing, and only presses, which are never let go, open something."""
+
+    def __init__(self, catalog: Catalog, state: CommunityState, stages: tuple[Stage, ...] = STAGES) -> None:
         self._catalog = catalog
+        self._stages = stages
         self.now = state.now
         self._grace_until = state.grace_until
+        self._blind_since = state.blind_since
         self._overrides = dict(state.overrides)
         self._held = {held.name: held for held in state.held}
         self._ids: dict[str, None] = dict.fromkeys(state.presses)
@@ -210,6 +218,7 @@ class Engine:
             community=self._registry.community,
             now=self.now,
             grace_until=self._grace_until,
+            blind_since=self._blind_since,
             overrides=dict(self._overrides),
             watches=self._watches.dump(),
             held=list(self._held.values()),
@@ -334,22 +343,23 @@ class Engine:
         return cursor
 
     def _deliver(self, message: Message, now: int) -> None:
+        registry, id = self._registry, message.source
+        source = registry.sources[id]
         # The source's clock cancels out: only the time that the message lay at the source counts.
-        at = min(now, now - (message.sent_at - message.taken_at))
+        at = min(now, now - (message.sent_at - message.taken_at) - self._kept_for(source, message, now))
+        if now - at > LATE_MS:
+            source.behind_until = now + CATCH_UP_MS
         if self._watches.has_due_before(at) or self._cases.has_due_before(at):
             self._fire_deadlines(at - 1)
-        registry, id = self._registry, message.source
-        own = registry.own_device(registry.sources[id])
+        own = registry.own_device(source)
         if own is not None:
-            self._hear(own, now)
+            self._hear(own, now, now)
         is_alarm = message.lane == "alarm"
         for index, bad in enumerate(message.bad):
             device, _, reading = bad.name.rpartition(":")
             self._reject(id, device, reading, bad.reason, bad.detail)
             if is_alarm and bad.reason == NOT_AN_EVENT:
-                self._open_unclear(
-                    id, registry.sources[id].source.place, bad.detail, _event_id(message, f"bad{index}"), at
-                )
+                self._open_unclear(id, source.source.place, bad.detail, _event_id(message, f"bad{index}"), at)
         for index, signal in enumerate(message.signals):
             self._signal(message, signal, index, at, now)
         cells, quiet, judged = registry.cells, Phase.QUIET, 0
@@ -376,9 +386,10 @@ class Engine:
             cell.put(when, value)  # type: ignore[arg-type]
             heard = cell.heard
             if when > heard.at:
+                gained = when - heard.at
                 heard.at = when
-            if heard.excused:
-                self._end_excuse(cell.owner, when)
+                if heard.excused:
+                    self._use_excuse(cell.owner, gained, now)
             if heard.is_alerted:
                 self._wake_absence(cell.owner, when)
             if cell.is_busy or not cell.low <= value <= cell.high:  # type: ignore[operator]
@@ -396,6 +407,16 @@ class Engine:
                 if watch.phase is quiet:
                     self._watches.schedule(watch, when)
         self._draft.judged += judged
+
+    def _kept_for(self, source: KnownSource, message: Message, now: int) -> int:
+        """How long the broker has kept a message because the gateway could not hear: by how much it is later, by the
+        source's clock, than those before that time were. The clock may have moved meanwhile, so it is never more than
+        the time in which nothing was heard, and only what comes right after it is asked."""
+        lag = now - message.sent_at
+        if now >= self._grace_until:
+            source.lag = lag
+            return 0
+        return 0 if source.lag is None else max(0, min(lag - source.lag, now - self._blind_since))
 
     def _signal(self, message: Message, signal: WireSignal, index: int, at: int, now: int) -> None:
         device = self._registry.devices.get(signal.device)
@@ -431,7 +452,7 @@ class Engine:
             if not cell.spec.press:
                 return
             data = {}  # whatever else it says, somebody pressed
-        self._hear(device, at)
+        self._hear(device, at, now)
         self._draft.judged += 1
         cell.put(at, data)
         is_held = False
@@ -460,19 +481,23 @@ class Engine:
             )
             self._cases.open_or_join("sos", device.device.id, device.place, _UNRULED_TITLE, signal)
 
-    def _hear(self, device: KnownDevice, at: int) -> None:
+    def _hear(self, device: KnownDevice, at: int, now: int) -> None:
         heard = device.heard
-        heard.at = max(heard.at, at)
-        if heard.excused:
-            self._end_excuse(device, at)
+        if at > heard.at:
+            gained = at - heard.at
+            heard.at = at
+            if heard.excused:
+                self._use_excuse(device, gained, now)
         if heard.is_alerted:
             self._wake_absence(device, at)
 
-    def _end_excuse(self, device: KnownDevice, at: int) -> None:
-        """Heard of again, it has no more time than others: what its silence concerns is due earlier than it was."""
-        device.heard.excused = 0
+    def _use_excuse(self, device: KnownDevice, gained: int, now: int) -> None:
+        """Heard of again, so many ms after the last time: it has no more time than others. But what comes late, as from
+        a spool, says nothing of whether it is there now: it is due when it was."""
+        heard = device.heard
+        heard.excused = max(0, heard.excused - gained) if now - heard.at > LATE_MS else 0
         for watch in device.absence:
-            self._watches.schedule(watch, at)
+            self._watches.schedule(watch, heard.at)
 
     def _wake_absence(self, device: KnownDevice, at: int) -> None:
         """The device is heard of again: what its silence had begun is looked at."""
@@ -545,6 +570,8 @@ class Engine:
         for turn in watch.advance(truth, at, event):
             match turn:
                 case Turn.PENDING:
+                    if now - at > LATE_MS:
+                        watch.note = BEHIND
                     self._record(watch, Phase.PENDING, at, watch.since, event)
                 case Turn.LAPSED:
                     self._record(watch, Phase.QUIET, at, at, event)
@@ -552,7 +579,7 @@ class Engine:
                     self._find(watch, watch.event or event, at, now, None)
                 case Turn.CLEARED:
                     self._record(watch, Phase.QUIET, at, at, event, "cleared", watch.incident)
-                    self._cases.clear(watch, event)
+                    self._cases.clear(watch, event, at)
                     watch.reset()
                     if truth:
                         self._advance(watch, truth, at, event, now)
@@ -612,8 +639,9 @@ class Engine:
             device.device if device is not None else None,
             device.source if device is not None else (watch.key if rule.scope is ScopeKind.SOURCE else None),
             () if cell is None or cell.data is None else tuple(str(cell.data.get(field, "")) for field in rule.key),
+            self._is_deadline,
         )
-        decided = decide(finding, self._cases)
+        decided = decide(finding, self._cases, self._stages)
         if isinstance(decided, Swallowed):
             self._swallow(watch, finding, decided, at, now)
             return False
@@ -647,13 +675,20 @@ class Engine:
     def _swallow(self, watch: Watch, finding: Finding, swallowed: Swallowed, at: int, now: int) -> None:
         note, by = swallowed.note, swallowed.by
         is_new = watch.note != note
+        if note == UNSEEN:
+            event = watch.event
+            watch.reset()
+            watch.note = note
+            if is_new:
+                self._record(watch, Phase.QUIET, at, at, event, note)
+            return
         if note == "inhibited":
             event = watch.event
             watch.reset()
             watch.note = note
             above = self._registry.devices.get(by)
             waits = [heard.heartbeat or 0 for heard in (*watch.heard, *((above.heard,) if above is not None else ()))]
-            watch.recheck_at = now + max([RECHECK_MS, *waits])
+            watch.recheck_at = at + max([RECHECK_MS, *waits])
             if finding.device is not None and finding.source is not None:
                 if by == finding.source:
                     self._cases.hide(finding.source, finding.device.id, finding.rule.id)
@@ -661,7 +696,7 @@ class Engine:
                     self._cases.hide_behind(by, finding.device.id, finding.rule.id)
             if is_new:
                 self._record(watch, Phase.QUIET, at, at, event, note)
-            self._watches.schedule(watch, now)
+            self._watches.schedule(watch, at)
             return
         if is_new or watch.is_momentary:
             since, event = watch.since or at, finding.signal.event
@@ -774,6 +809,7 @@ class Engine:
         before = self._registry.away
         self._registry.settle_away(now)
         changed = before ^ self._registry.away
+        self._registry.restart_windows(before - self._registry.away)
         if changed:
             self._rebind(self._watches.dump())  # attributes are looked up when a rule is bound
             for watch in list(self._watches):
@@ -800,9 +836,11 @@ class Engine:
                     if device is not own:
                         _extend(device, away)
             source.out_since = None
+            # From now on silence is the device's own, also while the outage's case is still open, as of one that flaps.
+            source.outage = None
             source.hidden.clear()
             if own is not None:
-                self._hear(own, now)
+                self._hear(own, now, now)
         elif status.connection in source.former or source.out_since is not None:
             self._draft.answer = "stale-death"
             return
@@ -824,6 +862,11 @@ class Engine:
         for watch in self._watches:
             if watch.phase is Phase.PENDING:
                 watch.note = BLIND
+        if blind.has_jumped:
+            for source in self._registry.sources.values():
+                source.lag = None
+        if self.now >= self._grace_until:
+            self._blind_since = blind.since
         self._grace_until = max(self._grace_until, blind.until + GRACE_MS)
 
     def _override(self, override: Override, now: int) -> None:
@@ -917,9 +960,18 @@ class Engine:
                 continue
             if what.recheck_at is not None and what.recheck_at <= time:
                 what.recheck_at = None
+            if what.note == BEHIND and (caught_up := self._caught_up_at(what)) > time:
+                what.recheck_at = caught_up
+                self._watches.schedule(what, time)
+                continue
             self._is_deadline = True
             self._advance(what, what.test(time), time, f"{what.rule.id}/{what.key}/{time}", self.now)
             self._is_deadline = False
+
+    def _caught_up_at(self, watch: Watch) -> int:
+        """When the sources of what a watch looks at will have told all that they have kept, as far as is known."""
+        devices = self._registry.devices
+        return max((self._registry.sources[devices[heard.id].source].behind_until for heard in watch.heard), default=0)
 
     def _look(self, watch: Watch, now: int) -> None:
         """Judges a watch from what is known, without anything new."""
@@ -932,14 +984,20 @@ class Engine:
             self._watches.schedule(watch, now)
 
     def _end_state(self, id: str, time: int) -> None:
-        """A commissioning, a drill or a maintenance window is over."""
+        """A commissioning, a drill or a maintenance window is over, for all whose time this is: binding anew is costly,
+        and a drill has many devices."""
         known = self._registry.devices.get(id)
         if known is None or not known.is_inactive or known.device.state_until != time:
             return
-        known.device = replace(known.device, state=DeviceState.ACTIVE, state_until=None)
-        self._draft.devices.append(known.device)
+        devices = self._registry.devices
+        over = [devices[id] for id in sorted(devices) if devices[id].device.state_until == time]
+        over = [device for device in over if device.is_inactive]
+        for ended in over:
+            ended.device = replace(ended.device, state=DeviceState.ACTIVE, state_until=None)
+            self._draft.devices.append(ended.device)
         self._rebind(self._watches.dump())
-        self._reconsider(id, time)
+        for ended in over:
+            self._reconsider(ended.device.id, time)
 
     # --- binding ---------------------------------------------------------------------------------------------
 

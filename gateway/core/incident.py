@@ -145,15 +145,26 @@ def swallow(incident: Incident, member: Member) -> Incident:
     return replace(incident, members=(*members, member))
 
 
+def come_back(incident: Incident, now: int) -> Incident:
+    """A notice that was over by itself, and whose condition holds again: it is open as before."""
+    line = Line(len(incident.timeline) + 1, now, GATEWAY, "reopen", "the condition is back")
+    return _write(replace(incident, state=State.REPORTED, joinable=True, closed_at=None), now, line)
+
+
+def is_settled(incident: Incident) -> bool:
+    """Whether it is a notice that was over by itself, closed by nobody."""
+    return incident.sort is Sort.NOTICE and incident.state == State.CLOSED and incident.timeline[-1].who == GATEWAY
+
+
 def end_joining(incident: Incident, now: int) -> Incident:
     """From now on no signal joins this incident."""
     return replace(incident, joinable=False, revision=incident.revision + 1, updated_at=now)
 
 
-def clear(incident: Incident, rule: str, event: str, now: int) -> Incident:
-    """The condition is over. A notice closes by itself; an incident is closed by people."""
+def clear(incident: Incident, rule: str, event: str, at: int, now: int) -> Incident:
+    """The condition is over since ``at``. A notice closes by itself; an incident is closed by people."""
     line = Line(len(incident.timeline) + 1, now, GATEWAY, "cleared", event=event, rule=rule)
-    cleared = _write(replace(incident, cleared_at=now), now, line)
+    cleared = _write(replace(incident, cleared_at=at), now, line)
     return end_notice(cleared, "the condition is over", now) if incident.sort is Sort.NOTICE else cleared
 
 

@@ -185,11 +185,13 @@ class Tick(Struct, frozen=True, tag="tick"):
 
 
 class Blind(Struct, frozen=True, tag="blind"):
-    """The gateway could not see from ``since`` to ``until`` (stopped, link lost, clock jumped)."""
+    """The gateway could not see from ``since`` to ``until`` (stopped, link lost, ledger down). ``has_jumped``: that
+    time never was, the clock has jumped over it."""
 
     since: int
     until: int
     why: str = ""
+    has_jumped: bool = False
 
 
 class RegistryChange(Struct, frozen=True, tag="registry", omit_defaults=True):

@@ -141,9 +141,21 @@ class SignalCell(EventCell):
 
 class KnownSource:
     """A source: its cursors, since when it is out of reach, the devices whose silence that explains (``hidden``), and
-    the incident of its outage. ``former`` are earlier connections, whose late last wills say nothing of now."""
+    the incident of its outage. ``former`` are earlier connections, whose late last wills say nothing of now. ``lag`` is
+    by how much the gateway's clock was later than the source's when it was heard last (the way and both clocks' errors;
+    None: it was not); up to ``behind_until`` it is expected to tell of the past."""
 
-    __slots__ = ("connection", "cursors", "former", "hidden", "out_since", "outage", "source")
+    __slots__ = (
+        "behind_until",
+        "connection",
+        "cursors",
+        "former",
+        "hidden",
+        "lag",
+        "out_since",
+        "outage",
+        "source",
+    )
 
     def __init__(self, source: Source) -> None:
         self.source = source
@@ -153,6 +165,8 @@ class KnownSource:
         self.out_since: int | None = None
         self.hidden: dict[str, None] = {}
         self.outage: str | None = None
+        self.lag: int | None = None
+        self.behind_until = 0
 
     def has_room(self, lane: str) -> bool:
         """Whether one more spool of this lane is taken in."""
@@ -386,6 +400,14 @@ class Registry:
                 spare += [(cell, cell.take_windows())] if cell.windows else []
         return spare
 
+    def restart_windows(self, places: frozenset[str]) -> None:
+        """Whoever was away from these places is back: what did not change meanwhile says nothing."""
+        for device in self.devices.values():
+            if not places.isdisjoint(self.chain(device.place)):
+                for cell in device.cells.values():
+                    for window in cell.windows.values():
+                        window.restart()
+
     @staticmethod
     def put_windows_back(spare: Iterable[tuple[Cell | EventCell, dict[str, Window]]]) -> None:
         """Fills the windows that are there again with what they held."""
@@ -446,6 +468,8 @@ class Registry:
             known_source.out_since = presence.out_since
             known_source.hidden = dict.fromkeys(presence.hidden)
             known_source.outage = presence.outage
+            known_source.lag = presence.lag
+            known_source.behind_until = presence.behind_until
         for cursor in state.cursors:
             self.sources[cursor.source].cursors[cursor.spool, cursor.lane] = Cursor.load(cursor)
 
@@ -486,7 +510,16 @@ class Registry:
             if c.at
         ]
         state.presence = [
-            SourceState(s.source.id, s.connection, list(s.former), s.out_since, list(s.hidden), s.outage)
+            SourceState(
+                s.source.id,
+                s.connection,
+                list(s.former),
+                s.out_since,
+                list(s.hidden),
+                s.outage,
+                s.lag,
+                s.behind_until,
+            )
             for s in self.sources.values()
         ]
         state.cursors = [cursor.dump() for s in self.sources.values() for cursor in s.cursors.values()]

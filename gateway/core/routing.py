@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from gateway.core.incident import Signal, takes
 from gateway.core.model import Device, DeviceState, Incident, Level, Silence, Sort
-from gateway.core.rule import Rule, ScopeKind, Status
+from gateway.core.rule import LATE, Rule, ScopeKind, Status
 
 LATE_MS: Final = 60_000
 """What is older than this when it arrives is late (design 4.1)."""
@@ -23,8 +23,14 @@ LATE_MS: Final = 60_000
 SILENCED: Final = "silenced"
 """The note of what a silence or a maintenance window has swallowed."""
 
+UNSEEN: Final = "unseen"
+"""The note of what time has found while the device's source was out of reach."""
+
 STORMED: Final = "storm"
 """The note of what the community's storm has taken in."""
+
+UNROUTED: Final = "unrouted"
+"""The note of what was found while routing was switched off."""
 
 
 class Finding(Struct, frozen=True):
@@ -39,6 +45,8 @@ class Finding(Struct, frozen=True):
     device: Device | None = None
     source: str | None = None
     fields: tuple[str, ...] = ()
+    is_deadline: bool = False
+    """Time alone has found it: nothing has arrived."""
 
     @property
     def full_key(self) -> str:
@@ -74,12 +82,14 @@ class View(Protocol):
     now: int
 
     def is_source_out(self, source: str) -> bool: ...
+    def is_unreachable(self, source: str) -> bool: ...
     def source_device(self, source: str) -> str | None: ...
     def upstream_of(self, device: str) -> str | None: ...
     def silence_of(self, rule: str, device: str | None, place: str) -> Silence | None: ...
     def is_life_safety(self, category: str) -> bool: ...
     def is_storm(self) -> bool: ...
     def open_incident(self, cause: str, key: str) -> Incident | None: ...
+    def settled_notice(self, cause: str, key: str, at: int) -> Incident | None: ...
     def within(self, place: str, kind: str) -> str: ...
     def label(self, place: str) -> str: ...
     def grid_of(self, place: str) -> str: ...
@@ -115,10 +125,15 @@ def silence(case: Case, view: View) -> Case | Swallowed:
 
 
 def postpone(case: Case, view: View) -> Case | Swallowed:
-    """What is late is stored and marked; presses and critical levels still open."""
+    """What is late is stored and marked; presses and critical levels still open. While a device's source is out of
+    reach nobody can know what the device has said since: a maintenance notice that time alone would find waits until
+    the device is heard again, and its hold begins anew."""
     finding = case.finding
     if finding.signal.is_late and not finding.signal.is_press and finding.rule.level is not Level.CRITICAL:
-        return Swallowed("late")
+        return Swallowed(LATE)
+    is_unheard = finding.is_deadline and finding.device is not None and finding.rule.sort is Sort.NOTICE
+    if is_unheard and finding.source is not None and view.is_unreachable(finding.source):
+        return Swallowed(UNSEEN)
     return case
 
 
@@ -150,10 +165,12 @@ def place(case: Case, view: View) -> Case | Swallowed:
 
 
 def deduplicate(case: Case, view: View) -> Case | Swallowed:
-    """Joins the open incident of the same cause and key, if it can still be joined."""
-    found = view.open_incident(case.finding.rule.cause, case.key)
+    """Joins the open incident of the same cause and key, if it can still be joined; or the notice that was over by
+    itself a moment ago: what comes and goes is one case."""
+    cause = case.finding.rule.cause
+    found = view.open_incident(cause, case.key)
     if found is None:
-        return case
+        return replace(case, joins=view.settled_notice(cause, case.key, case.finding.signal.at))
     if takes(found, case.finding.signal, view.now):
         return replace(case, joins=found)
     return replace(case, outlived=found)
@@ -178,13 +195,21 @@ def route(case: Case, view: View) -> Case | Swallowed:
     return replace(case, level=rule.level, body=body)
 
 
+def count(case: Case, view: View) -> Case | Swallowed:
+    """Nothing is decided: the finding is recorded, and that is all."""
+    return Swallowed(UNROUTED)
+
+
 STAGES: Final[tuple[Stage, ...]] = (inhibit, silence, postpone, shade, place, deduplicate, calm, route)
 
+UNROUTED_STAGES: Final[tuple[Stage, ...]] = (shade, count)
+"""Routing switched off: each finding of an active rule would be an alarm, and is only counted."""
 
-def decide(finding: Finding, view: View) -> Case | Swallowed:
+
+def decide(finding: Finding, view: View, stages: tuple[Stage, ...] = STAGES) -> Case | Swallowed:
     """Takes a finding through all stages."""
     case: Case | Swallowed = Case(finding)
-    for stage in STAGES:
+    for stage in stages:
         if isinstance(case, Swallowed):
             return case
         case = stage(case, view)

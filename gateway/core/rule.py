@@ -154,6 +154,10 @@ class Turn(StrEnum):
 LATE: Final = "late"
 """The note of a watch whose finding was late: it fires only on a live reading for which the condition holds."""
 
+BEHIND: Final = "behind"
+"""The note of a watch that began to wait by a late reading: as long as its source goes on telling of the past, that its
+hold ran out proves nothing, because the next message may say that the condition was over."""
+
 BLIND: Final = "blind"
 """The note of a watch that was pending when the gateway could not see: that its hold ran out meanwhile proves nothing,
 so it fires only when the condition is found to hold still."""

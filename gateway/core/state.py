@@ -75,7 +75,8 @@ class CursorState(Struct, array_like=True):
 
 class SourceState(Struct, array_like=True):
     """``former`` are earlier connections; ``out_since`` is when the source went out of reach; ``hidden``
-    are the devices whose silence that explains; ``outage`` is its incident."""
+    are the devices whose silence that explains; ``outage`` is its incident; for ``lag`` and ``behind_until`` see the
+    registry."""
 
     source: str
     connection: str
@@ -83,6 +84,8 @@ class SourceState(Struct, array_like=True):
     out_since: int | None
     hidden: list[str]
     outage: str | None
+    lag: int | None = None
+    behind_until: int = 0
 
 
 class Held(Struct, array_like=True):
@@ -110,6 +113,7 @@ class CommunityState(Struct, omit_defaults=True):
     community: Community
     now: int = 0
     grace_until: int = 0
+    blind_since: int = 0
     places: list[Place] = []
     sources: list[Source] = []
     devices: list[Device] = []

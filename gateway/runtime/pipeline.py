@@ -397,11 +397,11 @@ class Pipeline:
         if self._steady_offset is not None and abs(offset - self._steady_offset) > JUMP_MS * self._clock.speed:
             log.warning("the wall clock jumped by %d s", (offset - self._steady_offset) // 1000)
             if offset > self._steady_offset:
-                self._blind_all(now - (offset - self._steady_offset), now, "the clock jumped")
+                self._blind_all(now - (offset - self._steady_offset), now, "the clock jumped", has_jumped=True)
         self._steady_offset = offset
 
-    def _blind_all(self, since: int, until: int, why: str) -> None:
-        blind = Blind(since, until, why)
+    def _blind_all(self, since: int, until: int, why: str, *, has_jumped: bool = False) -> None:
+        blind = Blind(since, until, why, has_jumped)
         self._submitted[:0] = [Item(community, event=blind) for community in self._writers]
 
     def _seen_until(self, now: int) -> int:

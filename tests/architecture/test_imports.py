@@ -23,6 +23,7 @@ OFFENCES = {
     "vendors": ("gateway/runtime/offence.py", "import sqlalchemy"),
     "edge-shares": ("edge/offence.py", "import gateway.runtime.ports"),
     "simulators-share": ("simulators/offence.py", "import gateway.adapters"),
+    "score-generator": ("simulators/score/plots.py", "import simulators.district"),
 }
 """For each contract a file and a line that breaks it."""
 

@@ -276,6 +276,18 @@ def test_smoke_that_outlasts_a_drill_is_real() -> None:
     assert [i.cause for step in steps for i in opened(step)] == ["fire"]
 
 
+def test_a_drill_of_many_devices_is_over_for_all_of_them_at_once() -> None:
+    engine = new_engine()
+    for device in ("smoke-1", "smoke-2", "sos-1"):
+        engine.feed(with_state(device, DeviceState.DRILL, START + 30 * M), START)
+    step = engine.feed(Tick(), START + 30 * M)
+    assert [(device.id, device.state) for device in step.devices] == [
+        ("smoke-1", DeviceState.ACTIVE),
+        ("smoke-2", DeviceState.ACTIVE),
+        ("sos-1", DeviceState.ACTIVE),
+    ]
+
+
 def test_a_dead_agent_is_one_notice_that_takes_its_devices_in() -> None:
     engine = new_engine()
     engine.feed(Presence("agent-1", Status(online=True, connection="c1")), START)
@@ -307,6 +319,101 @@ def test_a_gateway_that_was_stopped_for_an_hour_opens_nothing_false() -> None:
     for minute in range(2, 30):
         assert not engine.feed(Tick(), back + minute * M).incidents
     assert {i.cause for i in engine.feed(Tick(), back + 31 * M).incidents} == {"device-down"}
+
+
+def test_a_spool_that_is_drained_message_by_message_makes_nobody_silent() -> None:
+    engine, sender = new_engine(), Sender()
+    speakers = {"speaker-1:fault": False, "speaker-2:fault": False}
+    engine.feed(Presence("agent-1", Status(online=True, connection="c1")), START)
+    engine.feed(sender.send(START, speakers, lane=Lane.TELEMETRY), START)
+    engine.feed(Presence("agent-1", Status(online=False, connection="c1")), START + M)
+    back = START + 40 * M
+    steps = [engine.feed(Tick(), back - S), engine.feed(Presence("agent-1", Status(True, "c2")), back)]
+    # The second speaker has died on the way.
+    for number, minute in enumerate(range(5, 40, 5)):
+        now = back + number * 300
+        readings = {"speaker-1:fault": False} | ({"speaker-2:fault": False} if minute < 12 else {})
+        waited = now - START - minute * M
+        steps.append(engine.feed(sender.send(now, readings, lane=Lane.TELEMETRY, waited=waited), now))
+        steps.append(engine.feed(Tick(), now + 200))
+    for minute in range(1, 40):
+        now = back + minute * M
+        steps.append(engine.feed(Tick(), now - S))
+        if minute % 5 == 0:
+            steps.append(engine.feed(sender.send(now, {"speaker-1:fault": False}, lane=Lane.TELEMETRY), now))
+    [told] = [i for step in steps for i in opened(step) if i.cause == "device-down"]
+    assert told.devices == ("speaker-2",)
+    assert back + 15 * M <= told.opened_at <= back + 30 * M
+
+
+@pytest.mark.parametrize(("seconds", "causes"), [(5, []), (15, ["fire"])])
+def test_a_hold_in_a_spool_is_measured_by_the_readings_and_not_by_how_fast_they_come(
+    seconds: int, causes: list[str]
+) -> None:
+    engine, sender = new_engine(), Sender()
+    now = START + 10 * M
+    steps = [
+        engine.feed(sender.send(now, {"smoke-1:smoke": True}, waited=8 * M), now),
+        engine.feed(Tick(), now + 2 * S),
+        engine.feed(
+            sender.send(now + 3 * S, {"smoke-1:smoke": False}, waited=8 * M + 3 * S - seconds * S), now + 3 * S
+        ),
+        engine.feed(Tick(), now + M),
+    ]
+    assert [i.cause for step in steps for i in opened(step) if i.sort is Sort.INCIDENT] == causes
+
+
+def test_smoke_that_is_the_last_thing_in_a_spool_is_a_fire_when_no_more_comes() -> None:
+    engine, sender = new_engine(), Sender()
+    now = START + 10 * M
+    engine.feed(sender.send(now, {"smoke-1:smoke": True}, waited=8 * M), now)
+    assert not opened(engine.feed(Tick(), now + 5 * S))
+    engine = restored(engine)
+    assert [i.cause for i in opened(engine.feed(Tick(), now + 10 * S))] == ["fire"]
+
+
+def test_what_waited_at_the_broker_is_as_old_as_it_waited() -> None:
+    engine, sender = new_engine(), Sender(skew=-7 * 365 * 24 * H)
+    engine.feed(sender.send(START, {"smoke-1:smoke": False}), START)
+    kept = [
+        sender.send(START + 5 * M, {"smoke-1:smoke": True}),
+        sender.send(START + 5 * M + 20 * S, {"smoke-1:smoke": True}),
+        sender.send(START + 6 * M, {"smoke-2:smoke": True}),
+        sender.send(START + 6 * M + 5 * S, {"smoke-2:smoke": False}),
+        sender.send(START + 11 * M, {"smoke-1:smoke": False}),
+        sender.send(START + 12 * M, signals=[("sos-1", "pressed")]),
+    ]
+    engine = restored(engine)
+    back = START + 30 * M
+    engine.feed(Blind(START + M, back, "stopped"), back)
+    steps = [engine.feed(delivery, back + number) for number, delivery in enumerate(kept)]
+    found = [incident for step in steps for incident in opened(step)]
+    assert [(i.cause, i.devices, i.late) for i in found] == [("fire", ("smoke-1",), True), ("sos", ("sos-1",), True)]
+    assert not [effect for step in steps for effect in step.effects if isinstance(effect, Command)]
+
+
+def test_what_is_live_after_a_blindness_is_never_older_than_it() -> None:
+    """Somebody has set the source's clock back by a year meanwhile."""
+    engine, sender = new_engine(), Sender()
+    engine.feed(sender.send(START, {"smoke-1:smoke": False}), START)
+    since, back = START + M, START + 5 * M
+    engine.feed(Blind(since, back, "stopped"), back)
+    sender.skew = -365 * 24 * H
+    step = engine.feed(sender.send(back + S, signals=[("sos-1", "pressed")]), back + S)
+    assert [(t.note, t.at >= since) for t in step.transitions] == [("opened", True)]
+    live = back + 2 * M
+    step = engine.feed(sender.send(live, signals=[("sos-2", "pressed")]), live)
+    assert [t.at for t in step.transitions] == [live]
+
+
+def test_a_clock_that_has_jumped_makes_nothing_late() -> None:
+    engine, sender = new_engine(), Sender()
+    engine.feed(sender.send(START, {"smoke-1:smoke": False}), START)
+    back = START + 10 * H
+    engine.feed(Blind(START + M, back, "the clock jumped", has_jumped=True), back)
+    sender.skew = -10 * H
+    step = engine.feed(sender.send(back + S, signals=[("sos-1", "pressed")]), back + S)
+    assert [(i.cause, i.late) for i in opened(step)] == [("sos", False)]
 
 
 def test_a_registry_change_is_taken_whole_or_refused_with_its_reason() -> None:

@@ -8,17 +8,32 @@ from msgspec.structs import replace
 from gateway.core.engine import Engine
 from gateway.core.model import (
     Device,
+    DeviceState,
     Incident,
+    OperatorAction,
     Phase,
     Presence,
+    Role,
     Silence,
     SilenceChange,
     Sort,
     Step,
     Tick,
 )
+from gateway.core.routing import UNROUTED, UNROUTED_STAGES
+from gateway.core.state import CommunityState
 from gateway.wire import Lane, Status
-from tests.core.worlds import DEVICES, START, Sender, new_engine, real_catalog, restored
+from tests.core.worlds import (
+    COMMUNITY,
+    DEVICES,
+    START,
+    Sender,
+    new_engine,
+    real_catalog,
+    registry,
+    restored,
+    with_state,
+)
 
 S = 1000
 M = 60 * S
@@ -175,6 +190,20 @@ def test_an_elder_who_is_away_is_not_missed() -> None:
     assert asked[1] == set()
 
 
+def test_an_elder_who_is_back_is_missed_only_after_half_a_day_without_water() -> None:
+    meter = Device("meter-1", "cold-water-meter", "agent-1", "b1-u1-101", attributes={"elder_alone": True})
+    engine, sender = new_engine((*DEVICES, meter)), Sender()
+    back = START + 20 * H
+    assert silence(engine, START, kind="away", place="b1-u1-101", until=back) == "done"
+    found: dict[str, Incident] = {}
+    for hour in range(40):
+        now = START + hour * H
+        step = engine.feed(sender.send(now, {"meter-1:volume": 12.5}, lane=Lane.TELEMETRY), now)
+        found |= incidents([step, *run(engine, now + H - 1)])
+    [missed] = [incident for incident in found.values() if incident.category == "ext:21-09"]
+    assert back + 12 * H <= missed.opened_at <= back + 14 * H
+
+
 # --- flapping -----------------------------------------------------------------------------------------------
 
 
@@ -187,15 +216,102 @@ def test_an_agent_that_comes_and_goes_is_one_notice_with_a_count() -> None:
         steps.append(engine.feed(Presence("agent-1", Status(online=False, connection=f"c{n}")), now))
         steps += run(engine, now + 3 * M)
         steps.append(engine.feed(Presence("agent-1", Status(online=True, connection=f"c{n + 1}")), now + 4 * M))
-    found = [i for i in incidents(steps).values() if i.cause == "agent-offline"]
-    assert len(found) == POLICY.flap_times
-    flapping = max(found, key=lambda i: i.opened_at)
-    assert [i.state for i in found if i is not flapping] == ["closed"] * (POLICY.flap_times - 1)
+    [flapping] = [i for i in incidents(steps).values() if i.cause == "agent-offline"]
     assert flapping.state == "reported"
+    came_back = [line.what for line in flapping.timeline].count("reopen")
+    assert came_back == POLICY.flap_times - 1
     settled = incidents(run(engine, START + 3 * H))[flapping.id]
-    assert (settled.state, settled.flaps) == ("closed", 12 - POLICY.flap_times)
+    assert (settled.state, settled.flaps) == ("closed", 11)
     assert settled.timeline[-1].why == f"the condition is over; it came and went {settled.flaps} times"
     assert any(line.what == "flapping" for line in settled.timeline)
+
+
+GAS = Device("gas-1", "household-gas", "agent-1", "b1-u1-101")
+
+
+def set_valve(engine: Engine, sender: Sender, now: int, word: str) -> list[Step]:
+    """The valve is so for two minutes."""
+    return [
+        engine.feed(sender.send(now, {"gas-1:valve": word}, lane=Lane.TELEMETRY), now),
+        *run(engine, now + 2 * M),
+    ]
+
+
+def test_a_notice_whose_condition_comes_back_is_the_same_and_after_the_flapping_window_another() -> None:
+    engine, sender = new_engine((*DEVICES, GAS)), Sender()
+    steps: list[Step] = []
+    for number in range(3):
+        steps += set_valve(engine, sender, START + number * 30 * M, "fault")
+        steps += set_valve(engine, sender, START + number * 30 * M + 5 * M, "open")
+        engine = restored(engine)
+    [notice] = [i for i in incidents(steps).values() if i.cause == "valve-fault"]
+    assert (notice.state, notice.signals, notice.flaps) == ("closed", 3, 2)
+    assert [line.what for line in notice.timeline].count("reopen") == 2
+    over = START + 65 * M
+    [again] = [
+        i
+        for i in incidents(set_valve(engine, sender, over + POLICY.flap_window, "fault")).values()
+        if i.cause == "valve-fault"
+    ]
+    assert again.id != notice.id
+
+
+def test_a_notice_that_somebody_has_closed_stays_closed() -> None:
+    engine, sender = new_engine((*DEVICES, GAS)), Sender()
+    [notice] = [i for i in incidents(set_valve(engine, sender, START, "fault")).values() if i.cause == "valve-fault"]
+    act = OperatorAction("a1", "property:chen", notice.id, "close", "换阀", Role.PROPERTY_MANAGER)
+    assert engine.feed(act, START + 3 * M).answer == "done"
+    set_valve(engine, sender, START + 5 * M, "open")
+    [again] = [
+        i for i in incidents(set_valve(engine, sender, START + 10 * M, "fault")).values() if i.cause == "valve-fault"
+    ]
+    assert again.id != notice.id
+
+
+# --- while a source is out of reach -------------------------------------------------------------------------
+
+
+FIRE_DOOR = Device("door-1", "door-magnet", "agent-1", "b1-u1", attributes={"fire_door": True})
+
+
+def meet(engine: Engine, now: int, connection: str, *, online: bool) -> Step:
+    return engine.feed(Presence("agent-1", Status(online=online, connection=connection)), now)
+
+
+def test_a_notice_waits_while_nobody_can_know_and_its_hold_begins_anew() -> None:
+    engine, sender = new_engine((*DEVICES, FIRE_DOOR)), Sender()
+    meet(engine, START, "c1", online=True)
+    engine.feed(sender.send(START + M, {"door-1:open": True}, lane=Lane.TELEMETRY), START + M)
+    meet(engine, START + 2 * M, "c1", online=False)
+    assert {i.cause for i in incidents(run(engine, START + H)).values()} == {"agent-offline"}
+    meet(engine, START + H, "c2", online=True)
+    assert "fire-door" not in {i.cause for i in incidents(run(engine, START + 80 * M)).values()}
+    heard = START + 90 * M
+    engine.feed(sender.send(heard, {"door-1:open": True}, lane=Lane.TELEMETRY), heard)
+    [told] = [i for i in incidents(run(engine, heard + 10 * M)).values() if i.cause == "fire-door"]
+    assert told.opened_at == heard + 5 * M
+
+
+def test_a_fire_is_told_of_though_its_agent_is_gone_before_the_hold_is_over() -> None:
+    engine, sender = new_engine(), Sender()
+    meet(engine, START, "c1", online=True)
+    engine.feed(sender.send(START + M, {"smoke-1:smoke": True}), START + M)
+    meet(engine, START + M + 2 * S, "c1", online=False)
+    assert "fire" in {i.cause for i in incidents(run(engine, START + 2 * M)).values()}
+
+
+def test_a_detector_that_is_faulty_is_told_of_while_its_agent_comes_and_goes() -> None:
+    engine, sender = new_engine(), Sender()
+    steps = []
+    for number in range(7):
+        now = START + number * 6 * M
+        steps += [meet(engine, now, f"c{number}", online=True), *run(engine, now + 5 * M)]
+        steps += [meet(engine, now + 5 * M, f"c{number}", online=False)]
+    now = START + 42 * M
+    meet(engine, now, "c7", online=True)
+    assert "agent-flapping" in {i.cause for i in incidents(steps).values()}
+    engine.feed(sender.send(now + M, {"smoke-1:fault": True}, lane=Lane.TELEMETRY), now + M)
+    assert "device-down" in {i.cause for i in incidents(run(engine, now + 3 * M)).values()}
 
 
 # --- what hangs on what -------------------------------------------------------------------------------------
@@ -229,3 +345,35 @@ def test_a_device_is_told_of_when_what_it_hangs_on_is_there() -> None:
     assert [i.cause for i in told] == ["device-down"]
     assert told[0].opened_at <= START + H + 20 * M
     assert engine.phase("ops.device-offline", "pm-0") is Phase.FIRING
+
+
+def test_what_hangs_on_a_panel_that_is_back_has_one_heartbeat_to_be_heard() -> None:
+    engine, sender = new_engine((*DEVICES, PANEL, *BEHIND[:2])), Sender()
+    readings = {"panel-1:connected": True, "pm-0:pm25": 20.0, "pm-1:pm25": 20.0}
+    steps = [engine.feed(sender.send(START, readings, lane=Lane.TELEMETRY), START), *run(engine, START + 5 * H - S)]
+    for minute in range(0, 120, 5):
+        now = START + 5 * H + minute * M
+        readings = {"panel-1:connected": True} | ({"pm-0:pm25": 20.0} if minute >= 50 else {})
+        steps.append(engine.feed(sender.send(now, readings, lane=Lane.TELEMETRY), now))
+        steps += run(engine, now + 5 * M - 1)
+    about = {i.devices: i for i in incidents(steps).values() if i.devices[0] in ("pm-0", "pm-1")}
+    assert set(about) == {("pm-1",)}, "only what stays silent is told of"
+    assert START + 6 * H <= about["pm-1",].opened_at <= START + 7 * H
+
+
+# --- with routing switched off ------------------------------------------------------------------------------
+
+
+def test_without_routing_every_finding_is_counted_and_nothing_is_opened() -> None:
+    engine = Engine(real_catalog(), CommunityState(COMMUNITY), UNROUTED_STAGES)
+    engine.feed(registry((*DEVICES, *ROOMS)), START)
+    engine.feed(with_state("smoke-2", DeviceState.DRILL), START)
+    sender = Sender()
+    steps = block_lanes(engine, sender, 60)
+    now = START + 21 * M
+    smokes = {"smoke-1:smoke": True, "smoke-2:smoke": True, "smoke-3:smoke": True}
+    steps += [engine.feed(sender.send(now, smokes), now), *run(engine, now + M)]
+    found = [t for step in steps for t in step.transitions if t.phase is Phase.FIRING and t.note == UNROUTED]
+    assert len([t for t in found if t.rule == "fire.lane-blocked"]) == 60, "no storm"
+    assert len([t for t in found if t.rule == "fire.smoke-persists"]) == 3, "no drill, no joining"
+    assert incidents(steps) == {}

@@ -8,7 +8,8 @@ from gateway.core.profile import Disbelief
 from simulators.agents import BUS, UNHURRIED_MS, _to_raw, give_addresses, is_unhurried
 from simulators.catalog import read_catalog
 from simulators.district import generate
-from simulators.scenario import Instance, Part, Sending
+from simulators.scenario import Instance
+from simulators.scenario_file import Part, Sending
 
 
 def instance(*sendings: Sending) -> Instance:

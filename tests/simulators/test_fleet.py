@@ -8,7 +8,8 @@ import pytest
 
 from simulators.catalog import read_catalog
 from simulators.district import District, generate
-from simulators.fleet import HABITS, streams_of
+from simulators.fleet import streams_of
+from simulators.habits import HABITS
 from tests.simulators.judging import judge_ordinary
 
 HOUR = 3_600_000

@@ -17,7 +17,8 @@ from gateway.wire import Lane, Message, Receipt
 from simulators import player
 from simulators.district import District, Settlement, generate
 from simulators.player import WITHOUT_RECEIPT, PlayClock, Player, Source, Tally, events_of
-from simulators.scenario import Part, Sending, compose
+from simulators.scenario import compose
+from simulators.scenario_file import Part, Sending
 from simulators.series import Sample, Series, Stage, play_to
 from tests.conftest import StartMosquitto
 from tests.edge.spools import Gateway

@@ -11,14 +11,8 @@ import pytest
 from gateway.core.district import PlaceTree
 from gateway.core.model import DeviceState, PlaceKind
 from simulators.district import District, generate
-from simulators.scenario import (
-    Instance,
-    Plan,
-    Scenario,
-    compose,
-    read_duration,
-    read_scenarios,
-)
+from simulators.scenario import Instance, Plan, compose
+from simulators.scenario_file import Scenario, read_duration, read_scenarios
 from tests.simulators.judging import judge_alone, judge_ordinary
 
 START = 1_795_433_400_000
@@ -144,7 +138,7 @@ def test_later_hours_leave_open_incidents_alone(district: District, plan: Plan) 
             assert (cause.community, cause.category, cause.place) not in taken
             taken.add((cause.community, cause.category, cause.place))
         for instance in later.instances:
-            assert plan.states.get(instance.device) is SCENARIOS[instance.scenario].state
+            assert plan.states.get(instance.device) == SCENARIOS[instance.scenario].state
         earlier = later
 
 

@@ -1,0 +1,1 @@
+"""The score: a labelled corpus through the engine, and what became of it."""
