@@ -570,7 +570,7 @@ class Engine:
         for turn in watch.advance(truth, at, event):
             match turn:
                 case Turn.PENDING:
-                    if now - at > LATE_MS:
+                    if now - at > LATE_MS and not self._is_deadline:
                         watch.note = BEHIND
                     self._record(watch, Phase.PENDING, at, watch.since, event)
                 case Turn.LAPSED:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from random import Random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from msgspec import json
 
@@ -252,7 +252,15 @@ def test_whoever_looks_for_deadlines_changes_nothing(events: list[Timed], chance
     assert encode_state(live.snapshot()) == encode_state(replayed.snapshot())
 
 
+_FAULT_BEHIND_A_DEAD_AGENT: list[Timed] = [
+    (START, Presence("agent-1", Status(online=False, connection="c1"))),
+    (START, Sender().send(START, {"loop-smoke-1:fault": True}, lane=Lane.ALARM)),
+]
+"""Its fault holds again and again, each time behind the outage."""
+
+
 @given(wide_days())
+@example(_FAULT_BEHIND_A_DEAD_AGENT)
 @settings(deadline=None, max_examples=100)
 def test_a_deadline_that_is_due_is_told_in_time(events: list[Timed]) -> None:
     """A tick at each time that the engine asks for finds what one that comes late finds, at the same times."""
