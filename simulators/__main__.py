@@ -138,8 +138,11 @@ def score(
     as_json: Annotated[bool, typer.Option("--json", help="the last line of the output is one JSON object")] = False,
 ) -> None:
     """Play a labelled corpus through the engine and compare; exit status 1 when the figures are too low."""
+    from simulators.catalog import read_catalog
     from simulators.score.run import run
 
+    if without and read_catalog().rule(without) is None:
+        raise typer.BadParameter(f"there is no rule {without}", param_hint="--without")
     raise typer.Exit(run(seed=seed, cases=cases, without=without, as_json=as_json))
 
 

@@ -32,12 +32,16 @@ REDUCTION: Final = 0.95
 
 WINDOW_MS: Final = 10 * 60_000
 SHOWN: Final = 20
+PLAIN_WIDTH: Final = 120
+"""Columns of the tables where there is no terminal."""
+
 LOCAL: Final = ZoneInfo("Asia/Shanghai")
 
 
 class Count(Struct):
     """The figures of a chapter, or of all. ``cases`` are incidents and notices together; ``upsets`` are devices, agents
-    and communities that are out of order and must be told of once."""
+    and communities that are out of order and must be told of once; ``in_storm`` are emergencies that stand in the list
+    of a storm and have no case of their own."""
 
     communities: int = 0
     signals: int = 0
@@ -46,6 +50,7 @@ class Count(Struct):
     notices: int = 0
     emergencies: int = 0
     emergencies_found: int = 0
+    in_storm: int = 0
     upsets: int = 0
     upsets_found: int = 0
     near_misses: int = 0
@@ -98,6 +103,7 @@ class Score(Struct):
             notices=sum(case.sort is Sort.NOTICE for case in played.cases),
             emergencies=sum(label.kind == "emergency" for label in script.labels),
             emergencies_found=sum(label.kind == "emergency" for label in told),
+            in_storm=len(verdict.stormed),
             upsets=sum(label.kind == "upset" for label in script.labels),
             upsets_found=sum(label.kind == "upset" for label in told),
             near_misses=len(script.near_misses),
@@ -158,6 +164,7 @@ class Score(Struct):
             "seed": self.seed,
             "notices": total.notices,
             "emergencies": total.emergencies,
+            "in_storm": total.in_storm,
             "upsets": total.upsets,
             "upset_recall": round(_share(total.upsets_found, total.upsets), 4),
             "near_misses": total.near_misses,
@@ -165,6 +172,7 @@ class Score(Struct):
             "doubled": total.doubled,
             "false": total.false,
             "outage": {"devices": outage.devices, "incidents": opened, "listed": listed},
+            "emergencies_by_category": dict(sorted(self.categories.items())),
             "recall_by_category": {
                 category: round(_share(self.found[category], count), 4)
                 for category, count in sorted(self.categories.items())
@@ -198,7 +206,7 @@ def lay_out(seed: int, counts: dict[int, int]) -> Iterator[tuple[int, District]]
 
 def run(*, seed: int, cases: int, without: str, as_json: bool) -> int:
     """Scores and tells. The exit status: 1 when the figures are below what a whole corpus must reach."""
-    console = Console(stderr=True, highlight=False)
+    console = Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else PLAIN_WIDTH)
     started = time.monotonic()
     with _progress(console) as progress:
         task = progress.add_task("communities")

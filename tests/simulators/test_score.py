@@ -133,7 +133,15 @@ def test_the_command_says_the_same_in_another_process(tiny: Score) -> None:
     ran = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert json.loads(ran.stdout.splitlines()[-1]) == tiny.line()
     assert ran.returncode == (0 if tiny.is_good else 1)
-    assert "20 of" in ran.stderr or "together" in ran.stderr
+    assert f"score, seed {SEED}" in ran.stderr
+    assert "ext:21-04 电梯困人" in ran.stderr
+
+
+def test_a_rule_that_is_not_there_cannot_be_switched_off() -> None:
+    command = [sys.executable, "-m", "simulators", "score", "--without", "fire.no-such"]
+    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ran.returncode == 2
+    assert "there is no rule fire.no-such" in ran.stderr
 
 
 @pytest.mark.parametrize(
@@ -168,7 +176,7 @@ def test_a_second_case_of_one_cause_is_doubled() -> None:
     again = replace(case, id="again", number="JM20261123-001-999", opened_at=case.opened_at + 1)
     verdict = judge(labels, [*cases, again])
     assert verdict.doubled == [again]
-    assert verdict.missed == verdict.false == []
+    assert (verdict.missed, verdict.false) == ([], [])
 
 
 @pytest.mark.parametrize(
