@@ -22,9 +22,10 @@ from msgspec import Struct
 from playwright.async_api import Browser, Page, async_playwright
 from rich.console import Console
 
-from gateway.assembly import open_migrated_ledger, open_sign_in
+from gateway.assembly import issue_help_pages, open_migrated_ledger, open_sign_in
 from gateway.core.model import Incident, Level, Press, Role
 from gateway.runtime.door import DoorClient
+from gateway.runtime.help_pages import PageKeys
 from gateway.runtime.officers import Hand, Officers
 from gateway.runtime.signing import Origin
 from gateway.settings import Settings, read_settings
@@ -70,8 +71,23 @@ async def open_town(page: Page) -> None:
     await page.click(".depth-1 .grid-name >> nth=3")
 
 
-def list_shots(incident: Incident) -> list[Shot]:
-    """Every page, and the board in its lights and sizes."""
+async def call(page: Page) -> None:
+    """A resident holds the button."""
+    await page.locator("label").first.click()
+    await page.locator("#send[type=button]").hover()
+    await page.mouse.down()
+    await page.wait_for_selector("#done:not([hidden])")
+    await page.mouse.up()
+
+
+async def hold(page: Page) -> None:
+    await page.locator("#send[type=button]").hover()
+    await page.mouse.down()
+    await page.wait_for_timeout(600)
+
+
+def list_shots(incident: Incident, help_page: str) -> list[Shot]:
+    """Every page, and the board in its lights and sizes; the residents' page comes last, for it opens a case."""
     one = f"/incidents/{incident.id}"
     return [
         Shot("board", "/board", 1680, 945, prepare=open_first),
@@ -88,6 +104,9 @@ def list_shots(incident: Incident) -> list[Shot]:
         Shot("handover", "/handover?hours=8", 1280, 1100),
         Shot("sign-in", "/login", 1280, 640),
         Shot("account", "/account", 1280, 900),
+        Shot("resident", help_page, 360, 740),
+        Shot("resident-holding", f"{help_page}?lang=en", 360, 740, theme="dark", prepare=hold),
+        Shot("resident-recorded", help_page, 360, 740, prepare=call),
     ]
 
 
@@ -144,10 +163,13 @@ async def _picture(folder: Path, district: District, target: Path) -> None:
         gateway.wait_for_line('"event": "ready"', 120)
         web.wait_for_line('"event": "ready"', 60)
         incident = await _press_and_choose(settings, district)
+        first = district.communities[0].community.id
+        [page] = await issue_help_pages(settings, first, (first,), "000-0000-0000", "screenshots", renew=False)
+        help_page = f"/r/{PageKeys(settings.data).sign(page.code)}"
         async with async_playwright() as playwright:
             program = shutil.which("chromium") or shutil.which("google-chrome")
             browser = await playwright.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-gpu"])
-            for shot in list_shots(incident):
+            for shot in list_shots(incident, help_page):
                 await _take(browser, f"http://127.0.0.1:{port}", cookie, shot, target)
             await browser.close()
 
