@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import secrets
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import httpx
 from msgspec.structs import replace
 
 from edge.agent import Agent
@@ -17,6 +19,7 @@ from gateway.core.model import Device
 from gateway.wire import Lane, Measurement, Signal
 from tests.acceptance.stage import Stage
 from tests.core.worlds import COMMUNITY, DEVICES, ROOT
+from tests.servers import Process, free_port
 
 BUS_DEVICES = tuple(
     replace(device, address=f"wall/{device.id}")
@@ -116,6 +119,70 @@ class AgentHouse:
         async with asyncio.timeout(30):
             while any([await keeper.call(keeper.spool.depth, lane) for lane in Lane]):  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
+
+
+class AgentProcess:
+    """The agent as it is in life: a process of its own, with a webhook as its bus."""
+
+    def __init__(self, stage: Stage, folder: Path) -> None:
+        self._folder = folder
+        self._url = f"http://127.0.0.1:{(port := free_port())}"
+        self._token = secrets.token_hex(16)
+        self._process: Process | None = None
+        self._starts = 0
+        folder.mkdir()
+        (folder / "token").write_text(self._token)
+        clock = stage.settings
+        (folder / "agent.toml").write_text(
+            f"""\
+community = "{COMMUNITY.id}"
+source = "agent-1"
+data = "{folder / "data"}"
+profiles = "{ROOT / "device_profiles"}"
+rules = "{ROOT / "rules"}"
+
+[link]
+url = "{stage.broker.url}"
+
+[spool]
+pack_s = 0.2
+
+[clock]
+speed = {clock.get("SCG_CLOCK__SPEED", 1)}
+anchor_real = {clock.get("SCG_CLOCK__ANCHOR_REAL", 0)}
+anchor = {clock.get("SCG_CLOCK__ANCHOR", 0)}
+
+[[bus]]
+driver = "http"
+bus = "wall"
+port = {port}
+token_file = "{folder / "token"}"
+"""
+        )
+
+    async def start(self) -> None:
+        """Until it listens, and has its list of devices."""
+        self._starts += 1
+        log = self._folder / f"agent-{self._starts}.log"
+        self._process = Process.module("edge", "--config", str(self._folder / "agent.toml"), log=log)
+        await asyncio.to_thread(self._process.wait_for_line, '"event": "ready"')
+        await asyncio.to_thread(self._process.wait_for_line, "[1-9][0-9]* devices")
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        assert self._process is not None
+        self._process.kill()
+
+    def close(self) -> None:
+        if self._process is not None:
+            self._process.close()
+
+    async def post(self, device: str, **fields: object) -> None:
+        """What a device says; it is on the disk when this returns."""
+        headers = {"Authorization": f"Bearer {self._token}"}
+        async with httpx.AsyncClient(base_url=self._url, headers=headers, trust_env=False) as client:
+            answer = await client.post(f"/{device}", json=fields)
+        assert answer.status_code == 202, answer.text
 
 
 async def until(is_so: Callable[[], object], timeout_s: float = 20.0) -> None:
