@@ -177,6 +177,7 @@ class DoorClient:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
+        self._is_closed = False
 
     async def submit(self, community: str, event: Entering, event_id: str, timeout_s: float = 10.0) -> str:
         """The engine's answer. Asks again until ``timeout_s`` is over; then DoorClosed. Raises DoorRefused."""
@@ -219,7 +220,8 @@ class DoorClient:
         return True
 
     async def close(self) -> None:
-        """Ends the connections."""
+        """Ends the connections; one that is in use ends after its answer."""
+        self._is_closed = True
         while self._idle:
             await _close(self._idle.pop()[1])
 
@@ -240,7 +242,7 @@ class DoorClient:
             reply = _decode_reply(answer)
             is_good = True
         finally:
-            if is_good:
+            if is_good and not self._is_closed:
                 self._idle.append(connection)
             else:
                 writer.close()
