@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from edge.config import AgentConfig
 from edge.directory import Directory
+from edge.ending import end
 from edge.fitting import make_fit
 from edge.judgement import Judgement, select_offline
 from edge.keeper import Keeper
@@ -126,9 +127,7 @@ class Agent:
             for task in done:
                 task.result()
         finally:
-            for task in (*running, *self._tasks):
-                task.cancel()
-            await asyncio.gather(*running, *self._tasks, return_exceptions=True)
+            await end((*running, *self._tasks))
             await self._keeper.close()
             self._order_thread.shutdown()
             self._orders.close()

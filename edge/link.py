@@ -27,6 +27,7 @@ import aiomqtt
 from msgspec import Struct
 
 from edge.config import AgentConfig
+from edge.ending import end
 from edge.keeper import Keeper
 from edge.spool import SpoolDown, Stored
 from gateway.errors import GatewayError
@@ -227,8 +228,7 @@ class Link:
                 await asyncio.sleep(pause)
                 pause = min(PAUSE_MOST_S, pause * 2)
         finally:
-            sender.cancel()
-            await asyncio.gather(sender, return_exceptions=True)
+            await end([sender])
 
     def _make_client(self) -> aiomqtt.Client:
         config = self._config
