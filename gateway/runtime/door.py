@@ -202,7 +202,7 @@ class DoorClient:
                     reply = await self._ask(frame)
                 except (OSError, EOFError, _NoFrame):
                     # A connection that was kept may be an earlier gateway's.
-                    await self.close()
+                    await self._let_go()
                     reply = await self._ask(frame)
         except (OSError, EOFError, _NoFrame, TimeoutError) as error:
             raise DoorClosed("the gateway does not answer") from error
@@ -222,6 +222,9 @@ class DoorClient:
     async def close(self) -> None:
         """Ends the connections; one that is in use ends after its answer."""
         self._is_closed = True
+        await self._let_go()
+
+    async def _let_go(self) -> None:
         while self._idle:
             await _close(self._idle.pop()[1])
 

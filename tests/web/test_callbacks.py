@@ -39,9 +39,16 @@ class Desk:
         self.put(CASE)
         self.entered: list[Entering] = []
         self.answer = "done"
+        self.folder = folder
         self.door = DoorServer(folder / "door.sock", self._submit)
-        app = create_app(self.ledger, DoorClient(folder / "door.sock"), CATALOG, KEYS, clock=lambda: NOON)
+        self.clients: list[DoorClient] = []
+        app = create_app(self.ledger, self.open_client(), CATALOG, KEYS, clock=lambda: NOON)
         self.client = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://web")
+
+    def open_client(self) -> DoorClient:
+        """A client of the door that is closed with the desk: without a server, no application does it."""
+        self.clients.append(DoorClient(self.folder / "door.sock"))
+        return self.clients[-1]
 
     def put(self, incident: Incident) -> None:
         """This is how the incident stands now."""
@@ -87,6 +94,8 @@ async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
     await made.door.start()
     yield made
     await made.client.aclose()
+    for client in made.clients:
+        await client.close()
     await made.door.stop()
     made.ledger.close()
 
@@ -136,7 +145,7 @@ async def test_keys_change_with_an_overlap(desk: Desk) -> None:
 
 
 async def test_without_keys_nothing_is_signed_rightly(desk: Desk, tmp_path: Path) -> None:
-    app = create_app(desk.ledger, DoorClient(tmp_path / "door.sock"), CATALOG)
+    app = create_app(desk.ledger, desk.open_client(), CATALOG)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://web") as client:
         answer = await client.post(
             "/platform/callbacks", content=b"{}", headers={"Gateway-Signature": sign(b"", b"{}")}
@@ -273,7 +282,7 @@ async def test_a_request_has_a_limit_whether_it_says_its_length_or_not(desk: Des
 async def test_the_mapping_is_that_of_the_catalog(desk: Desk) -> None:
     words = replace(CATALOG.mapping, actions={"已受理": "accept"})
     catalog = replace(CATALOG, mapping=words)
-    app = create_app(desk.ledger, DoorClient(desk.door._path), catalog, KEYS, clock=lambda: NOON)
+    app = create_app(desk.ledger, desk.open_client(), catalog, KEYS, clock=lambda: NOON)
     desk.client = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://web")
 
     assert (await desk.send(data={"action": "已受理"})).status_code == 200
@@ -281,7 +290,7 @@ async def test_the_mapping_is_that_of_the_catalog(desk: Desk) -> None:
 
 
 async def test_time_from_outside_is_judged_by_the_real_clock(desk: Desk) -> None:
-    app = create_app(desk.ledger, DoorClient(desk.door._path), CATALOG, KEYS)
+    app = create_app(desk.ledger, desk.open_client(), CATALOG, KEYS)
     desk.client = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://web")
     now = msgspec.json.decode(msgspec.json.encode(_moment(RunningClock()())))
 
