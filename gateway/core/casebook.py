@@ -509,6 +509,8 @@ class Casebook:
     def clear(self, watch: Watch, event: str, at: int) -> None:
         """The watch's condition is over since ``at``; the incident is clear when no other watch keeps it firing."""
         incident = self._incidents.get(self._merged(watch.incident)) if watch.incident is not None else None
+        if incident is not None and incident.cause in OUTAGES:
+            self._excuse_behind(incident)
         if incident is None or cases.is_over(incident):
             return
         firing = self._firing.get(incident.id, set())
@@ -520,8 +522,6 @@ class Casebook:
             self._swell(replace(incident, cleared_at=at))
             return
         self._end_outage(self.put(cases.clear(incident, watch.rule.id, event, at, self.now)))
-        if incident.cause in OUTAGES:
-            self._excuse_behind(incident)
 
     def _merged(self, id: str) -> str:
         """The incident that stands for this one now."""

@@ -347,10 +347,15 @@ def test_a_device_is_told_of_when_what_it_hangs_on_is_there() -> None:
     assert engine.phase("ops.device-offline", "pm-0") is Phase.FIRING
 
 
-def test_what_hangs_on_a_panel_that_is_back_has_one_heartbeat_to_be_heard() -> None:
+@pytest.mark.parametrize("is_closed", [False, True], ids=["open", "closed-by-hand"])
+def test_what_hangs_on_a_panel_that_is_back_has_one_heartbeat_to_be_heard(is_closed: bool) -> None:
     engine, sender = new_engine((*DEVICES, PANEL, *BEHIND[:2])), Sender()
     readings = {"panel-1:connected": True, "pm-0:pm25": 20.0, "pm-1:pm25": 20.0}
     steps = [engine.feed(sender.send(START, readings, lane=Lane.TELEMETRY), START), *run(engine, START + 5 * H - S)]
+    [outage] = [i for i in incidents(steps).values() if i.devices == ("panel-1",)]
+    if is_closed:
+        act = OperatorAction("a1", "property:chen", outage.id, "close", "已报修", Role.PROPERTY_MANAGER)
+        assert engine.feed(act, START + 5 * H - S).answer == "done"
     for minute in range(0, 120, 5):
         now = START + 5 * H + minute * M
         readings = {"panel-1:connected": True} | ({"pm-0:pm25": 20.0} if minute >= 50 else {})
