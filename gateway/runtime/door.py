@@ -97,7 +97,7 @@ class DoorServer:
         self._open = 0
         self._inode = 0
         self._server: asyncio.Server | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._visits: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
 
     async def start(self) -> None:
         """Opens the door. Raises GatewayError where no socket can be."""
@@ -106,7 +106,7 @@ class DoorServer:
         before = os.umask(0o177)
         try:
             with _shorten(self._path) as address:
-                self._server = await asyncio.start_unix_server(self._meet, address)
+                self._server = await asyncio.start_unix_server(self._let_in, address)
         except OSError as error:
             raise GatewayError(
                 "door", f"cannot open it: {error.strerror}", str(self._path), "use a folder that may be written"
@@ -119,19 +119,23 @@ class DoorServer:
         """Closes the door, also for those who stand in it."""
         if self._server is not None:
             self._server.close()
-        tasks = list(self._tasks)
-        for task in tasks:
+        visits = dict(self._visits)
+        for task in visits:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*visits, return_exceptions=True)
+        for writer in visits.values():
+            writer.close()  # of one who had just come, and whose visit had not begun
         with contextlib.suppress(OSError):
             # Another gateway may have opened its own door there meanwhile.
             if self._path.stat().st_ino == self._inode:
                 self._path.unlink()
 
+    def _let_in(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.create_task(self._meet(reader, writer))
+        self._visits[task] = writer
+        task.add_done_callback(self._visits.pop)
+
     async def _meet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        if task is not None:
-            self._tasks.add(task)
         self._open += 1
         try:
             if self._open > CONNECTIONS:
@@ -145,8 +149,6 @@ class DoorServer:
             log.debug("the door was closed")  # asyncio's streams would log a cancelled task as a fault
         finally:
             self._open -= 1
-            if task is not None:
-                self._tasks.discard(task)
             await _close(writer)
 
     async def _answer(self, frame: bytes) -> Reply:
