@@ -166,7 +166,7 @@ so it fires only when the condition is found to hold still."""
 class WatchState(Struct, omit_defaults=True):
     """What is kept of a watch that is not quiet, or waits for a time. ``event`` began it; ``note`` says why a finding
     opened nothing; ``wake_at`` is when it is looked at though nothing arrives; ``recheck_at`` when what explained its
-    finding away is looked at again."""
+    finding away is looked at again; ``cleared_at`` is when it was last over, of a watch on several devices."""
 
     rule: str
     key: str
@@ -178,6 +178,12 @@ class WatchState(Struct, omit_defaults=True):
     note: str = ""
     wake_at: int | None = None
     recheck_at: int | None = None
+    cleared_at: int = 0
+
+    @property
+    def says_anything(self) -> bool:
+        """Whether there is more to keep than that the watch is quiet."""
+        return self.phase is not Phase.QUIET or self.wake_at is not None or bool(self.note or self.cleared_at)
 
 
 class Guarded(Protocol):
@@ -187,13 +193,18 @@ class Guarded(Protocol):
 
 
 class Watch:
-    """One rule for one key. ``test`` is the condition with the schedule and the ``missing`` policy around it."""
+    """One rule for one key. ``test`` is the condition with the schedule and the ``missing`` policy around it.
+
+    Devices of one place report at different speeds. When a watch on several devices is over, an older reading of one of
+    them would find again what the newest reading of the other has ended: such a watch is never asked about a time
+    before ``cleared_at``."""
 
     __slots__ = (
         "bound",
         "cells",
         "clear",
         "clear_since",
+        "cleared_at",
         "event",
         "heard",
         "hold",
@@ -226,6 +237,7 @@ class Watch:
         self.needs_wake = bound.wake is not None or rule.schedule is not None or rule.missing == "alarm"
         self.test = self._compose()
         self.wake_at: int | None = None
+        self.cleared_at = 0
         self.reset()
 
     def reset(self) -> None:
@@ -256,6 +268,7 @@ class Watch:
             # As it is put off by now, whether anybody has looked at it lately or not.
             None if self.wake_at is None else self.due(self.wake_at - 1),
             self.recheck_at,
+            self.cleared_at,
         )
 
     def load(self, state: WatchState) -> None:
@@ -266,6 +279,7 @@ class Watch:
         self.incident = state.incident
         self.note = state.note
         self.recheck_at = state.recheck_at
+        self.cleared_at = state.cleared_at
 
     def _compose(self) -> Callable[[int], Truth]:
         test = self.bound.test
@@ -274,10 +288,15 @@ class Watch:
             test = self._unless_silent(test)
         elif missing == "alarm":
             test = self._or_silent(test)
+        if self.rule.scope is not ScopeKind.DEVICE:
+            test = self._not_before_cleared(test)
         if schedule is not None:
             inner = test
             return lambda now: inner(now) if schedule.is_on(now) else False
         return test
+
+    def _not_before_cleared(self, inner: Callable[[int], Truth]) -> Callable[[int], Truth]:
+        return lambda now: inner(max(now, self.cleared_at))
 
     def _unless_silent(self, inner: Callable[[int], Truth]) -> Callable[[int], Truth]:
         def test(now: int) -> Truth:
@@ -324,6 +343,7 @@ class Watch:
         """Moves on, given what the condition says at ``at``. A deadline that lies before ``at`` counts first; at its
         very moment what arrives counts first. Unknown (None) neither fires nor clears."""
         turns: list[Turn] = []
+        at = max(at, self.cleared_at)
         if self.phase is Phase.PENDING and at > self.since + self.hold and self.note not in (LATE, BLIND):
             self.phase = Phase.FIRING
             turns.append(Turn.FIRED)
@@ -356,13 +376,18 @@ class Watch:
             if due is None:
                 self.clear_since, due = at, at + self.rule.clear_hold
             if at >= due:
-                turns.append(Turn.CLEARED)
+                turns.append(self._end(at))
         elif is_clear is False and due is not None:
             if at > due:  # the deadline lies before this sample, so it counts first
-                turns.append(Turn.CLEARED)
+                turns.append(self._end(due))
             else:
                 self.clear_since = None
         return turns
+
+    def _end(self, at: int) -> Turn:
+        if self.rule.scope is not ScopeKind.DEVICE:
+            self.cleared_at = at
+        return Turn.CLEARED
 
 
 def format_day(now: int) -> str:

@@ -82,8 +82,8 @@ class Watches:
 
     def dump(self) -> list[WatchState]:
         """The state of every watch that has one."""
-        states = (watch.dump() for watch in self if watch.is_busy or watch.wake_at is not None or watch.note)
-        return [state for state in states if state.phase is not Phase.QUIET or state.wake_at is not None or state.note]
+        kept = (watch for watch in self if watch.is_busy or watch.wake_at is not None or watch.note or watch.cleared_at)
+        return [state for state in map(Watch.dump, kept) if state.says_anything]
 
     def load(self, states: Iterable[WatchState]) -> Iterator[Watch]:
         """Gives states back to the watches that still are there; yields those that are not quiet."""

@@ -193,6 +193,23 @@ def test_smoke_that_persists_opens_once_and_speaks() -> None:
     assert other.place == "b2"
 
 
+def test_a_fire_that_two_detectors_found_is_not_found_again_by_an_older_reading_of_one_of_them() -> None:
+    engine = new_engine()
+    engine.feed(RegistryChange("test", devices=(Device("heat-1", "heat-detector", "agent-1", "b1"),)), START)
+    sender = Sender()
+    at = START + M
+    engine.feed(sender.send(at, {"smoke-1:smoke": True}), at)
+    assert opened(engine.feed(sender.send(at + S, {"heat-1:temperature": 50.0}), at + S))
+    engine.feed(sender.send(at + 30 * S, {"smoke-1:smoke": False, "heat-1:temperature": 30.0}), at + 30 * S)
+    engine.feed(Tick(), at + 11 * M)
+    assert engine.phase("fire.smoke-and-heat", "b1") is Phase.QUIET
+    # It lay at its source since a time at which there had been smoke within ten minutes.
+    lying = sender.send(at + 11 * M, {"heat-1:temperature": 48.0}, waited=2 * M)
+    for each in (restored(engine), engine):
+        assert not each.feed(lying, at + 11 * M).incidents
+        assert each.phase("fire.smoke-and-heat", "b1") is Phase.QUIET
+
+
 def test_a_puff_opens_nothing() -> None:
     engine, sender = new_engine(), Sender()
     engine.feed(sender.send(START, {"smoke-1:smoke": True}), START)
