@@ -65,11 +65,15 @@ def demo(
     communities: Annotated[int, typer.Option(help="how many, 20 to 277")] = 277,
     agents: Annotated[int, typer.Option(help="so many communities go through real edge agents")] = 0,
     picture: Annotated[Path | None, typer.Option(help="keep what is printed as an SVG file")] = None,
+    folder: Annotated[Path | None, typer.Option(help="keep ledger, logs and all else in this new folder")] = None,
 ) -> None:
     """Run broker, gateway, platform and a simulated district; exit status 1 when anything was lost or doubled."""
     from simulators.demo import run
 
-    raise typer.Exit(run(once=once, speed=speed, seed=seed, communities=communities, agents=agents, picture=picture))
+    code = run(
+        once=once, speed=speed, seed=seed, communities=communities, agents=agents, picture=picture, folder=folder
+    )
+    raise typer.Exit(code)
 
 
 @app.command()

@@ -132,17 +132,29 @@ def match(causes: Iterable[Instance], stored: Iterable[Mapping[str, Any]]) -> Ma
     return Match(matched, tuple(lost), tuple(incident for rest in left.values() for incident in rest))
 
 
-def run(*, once: bool, speed: float, seed: int, communities: int, agents: int = 0, picture: Path | None = None) -> int:
+def run(
+    *,
+    once: bool,
+    speed: float,
+    seed: int,
+    communities: int,
+    agents: int = 0,
+    picture: Path | None = None,
+    folder: Path | None = None,
+) -> int:
     """Runs the demo. The exit status: 1 when anything was lost, doubled or undelivered. So many communities go through
-    real edge ``agents``; ``picture`` keeps what was printed as an SVG file."""
+    real edge ``agents``; ``picture`` keeps what was printed as an SVG file; what all programs keep is in ``folder``, or
+    gone afterwards."""
     width = PICTURE_WIDTH if picture is not None else None
     console = Console(highlight=False, soft_wrap=picture is None, record=picture is not None, width=width)
     try:
-        return asyncio.run(_run(console, once=once, speed=speed, seed=seed, communities=communities, agents=agents))
+        return asyncio.run(
+            _run(console, folder, once=once, speed=speed, seed=seed, communities=communities, agents=agents)
+        )
     except (KeyboardInterrupt, asyncio.CancelledError):
         console.print("stopped")
         return INTERRUPTED if once else 0
-    except ProgramEnded as error:
+    except (ProgramEnded, FileExistsError) as error:
         console.print(f"demo: {error}", style="red", markup=False)
         return 1
     finally:
@@ -150,11 +162,13 @@ def run(*, once: bool, speed: float, seed: int, communities: int, agents: int = 
             console.save_svg(str(picture), title="make demo ONCE=1")
 
 
-async def _run(console: Console, *, once: bool, speed: float, seed: int, communities: int, agents: int) -> int:
+async def _run(
+    console: Console, kept: Path | None, *, once: bool, speed: float, seed: int, communities: int, agents: int
+) -> int:
     stop_on_signal()
     settings = {"SCG_CLOCK__SPEED": str(speed), "SCG_CLOCK__ANCHOR": str(START_MS)}
-    with tempfile.TemporaryDirectory(prefix="scg-demo-") as folder:
-        async with running(Path(folder), settings) as programs:
+    with _open_folder(kept) as folder:
+        async with running(folder, settings) as programs:
             demo = await _set_up(console, programs, speed, seed, communities, agents, with_accounts=not once)
             async with contextlib.AsyncExitStack() as stack:
                 stack.push_async_callback(demo.leave)
@@ -163,6 +177,16 @@ async def _run(console: Console, *, once: bool, speed: float, seed: int, communi
                     if once:
                         print(outcome.line(), flush=True)
                         return 0 if outcome.is_good else 1
+
+
+@contextlib.contextmanager
+def _open_folder(kept: Path | None) -> Iterator[Path]:
+    if kept is None:
+        with tempfile.TemporaryDirectory(prefix="scg-demo-") as folder:
+            yield Path(folder)
+    else:
+        kept.mkdir(parents=True)
+        yield kept
 
 
 async def _set_up(

@@ -77,7 +77,8 @@ def read_all_scenarios() -> tuple[Scenario, ...]:
 # --- ordinary days -------------------------------------------------------------------------------------------------
 
 DAYS: Final = 24
-"""Communities of the ordinary days."""
+FEWEST_DAYS: Final = 2
+"""Communities of the ordinary days; in one alone there is not always room for all that is played."""
 
 
 def write_days(seed: int, size: Size, estates: Sequence[Estate], wanted: Sequence[str]) -> Iterator[Script]:
@@ -250,10 +251,14 @@ CHAPTERS: Final = (
 
 def count_estates(size: Size) -> dict[int, int]:
     """How many communities of how many devices the corpus is played in, by the number of devices."""
-    counts = {SMALL: size.share(DAYS), OUTAGE: 1, LARGE: 0}
+    counts = {SMALL: _count_days(size), OUTAGE: 1, LARGE: 0}
     for chapter in CHAPTERS:
         counts[chapter.devices] += size.share(chapter.communities)
     return counts
+
+
+def _count_days(size: Size) -> int:
+    return max(FEWEST_DAYS, size.share(DAYS))
 
 
 def compose(seed: int, size: Size, districts: dict[int, ImportFile]) -> Iterator[Script]:
@@ -261,7 +266,7 @@ def compose(seed: int, size: Size, districts: dict[int, ImportFile]) -> Iterator
     there is no room for it."""
     estates = {devices: iter(district.communities) for devices, district in districts.items()}
     wanted = districts[SMALL].lists["wanted"]
-    days = [next(estates[SMALL]) for _ in range(size.share(DAYS))]
+    days = [next(estates[SMALL]) for _ in range(_count_days(size))]
     yield from write_days(seed, size, days, wanted)
     yield _write_outage(next(estates[OUTAGE]), seed, wanted, 0)
     for chapter in CHAPTERS:

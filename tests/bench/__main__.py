@@ -1,7 +1,7 @@
 """``python -m tests.bench engine [--json]``, ``python -m tests.bench pipeline --mode single|pack [--json]``,
 ``python -m tests.bench appraisal [--incidents N] [--json]``,
 ``python -m tests.bench district [--ledger sqlite|postgresql] [--json]`` and
-``python -m tests.bench console|resident [--json]``."""
+``python -m tests.bench console|resident|demo [--json]``."""
 
 from __future__ import annotations
 
@@ -34,6 +34,10 @@ def main() -> None:
         console.add_argument("--presses", type=int, default=60)
         console.add_argument("--communities", type=int, default=20)
         console.add_argument("--json", action="store_true")
+    demo = kinds.add_parser("demo", help="the same from a resident's page, while the demo runs")
+    demo.add_argument("--browsers", type=int, default=20)
+    demo.add_argument("--presses", type=int, default=300)
+    demo.add_argument("--json", action="store_true")
     drain = kinds.add_parser("drain", help="(used by pipeline) the gateway's side")
     drain.add_argument("count", type=int)
     args = parser.parse_args()
@@ -58,6 +62,10 @@ def main() -> None:
 
         by_page = args.kind == "resident"
         result = run_console(args.incidents, args.browsers, args.presses, args.communities, by_page=by_page)
+    elif args.kind == "demo":
+        from tests.bench.console import run_with_demo
+
+        result = run_with_demo(args.browsers, args.presses)
     else:
         from tests.bench.drain import run as run_drain
 

@@ -7,10 +7,12 @@ one. Every stream must end with every incident at the revision that the ledger h
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import sqlite3
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import zip_longest
 from pathlib import Path
 from typing import Final
@@ -19,7 +21,7 @@ import httpx
 from msgspec.structs import replace
 
 from gateway.assembly import issue_help_pages, open_catalogs, open_migrated_ledger, open_seal, open_sign_in
-from gateway.core.model import Due, Incident, Level, Press, Role, Step, Tick
+from gateway.core.model import Due, Incident, Level, Press, Role, Sort, Step, Tick
 from gateway.runtime.calls import event_of
 from gateway.runtime.catalog_files import read_catalog
 from gateway.runtime.door import DoorClient
@@ -30,13 +32,17 @@ from gateway.runtime.registrar import read_district, register
 from gateway.runtime.signing import Origin
 from gateway.runtime.writer import load_writer
 from gateway.settings import Settings, read_settings
-from simulators.district import District, generate, write
+from simulators.district import COMMUNITIES, District, generate, write
 from tests.ports.ledger_conformance import opened
 from tests.servers import ROOT, Process, free_port
 
 PER_S: Final = 10
 PASSWORD: Final = "Lanting-7-Willows"
 SETTLE_S: Final = 3.0
+GONE: Final = 1 << 60
+"""The revision, on a board, of what is closed: it is no longer there."""
+DEMO_PAGES_OF: Final = 40
+"""Communities of the demo whose pages are pressed on."""
 
 
 def run(incidents: int, browsers: int, presses: int, communities: int, *, by_page: bool = False) -> dict[str, object]:
@@ -49,57 +55,98 @@ async def _run(
     folder: Path, incidents: int, browsers: int, presses: int, communities: int, *, by_page: bool
 ) -> dict[str, object]:
     port = free_port()
-    environ = {
-        "SCG_DATA": str(folder / "data"),
-        "SCG_PROFILES": str(ROOT / "device_profiles"),
-        "SCG_RULES": str(ROOT / "rules"),
-        "SCG_WEB__PORT": str(port),
-        "SCG_WEB__SECOND_FACTOR": "auditor",
-    }
+    environ = _environ(folder / "data") | {"SCG_WEB__PORT": str(port), "SCG_WEB__SECOND_FACTOR": "auditor"}
     settings = read_settings(None, environ)
     district = generate(1, communities)
     _prepare(folder, settings, incidents, district)
-    cookie = _sign_in(settings)
-    env = dict(environ)
     with (
-        Process.module("gateway", "serve", "--log-level", "error", log=folder / "gateway.log", env=env) as gateway,
-        Process.module("gateway", "web", log=folder / "web.log", env=env) as web,
+        Process.module("gateway", "serve", "--log-level", "error", log=folder / "gateway.log", env=environ) as gateway,
+        Process.module("gateway", "web", log=folder / "web.log", env=environ) as web,
     ):
         gateway.wait_for_line('"event": "ready"', 120)
         web.wait_for_line('"event": "ready"', 60)
-        pages = await _issue_pages(settings, district, presses) if by_page else []
-        limits = httpx.Limits(max_connections=browsers + 10)
-        headers = {"Cookie": cookie, "Accept": "text/html"}
-        async with httpx.AsyncClient(
-            base_url=f"http://127.0.0.1:{port}", headers=headers, limits=limits, timeout=30, trust_env=False
-        ) as client:
-            page_ms = [await _time_page(client) for _ in range(12)][2:]
-            position = int((await client.get("/api/v1/incidents", params={"limit": 1})).json()["position"])
-            seen: list[dict[str, tuple[float, int]]] = [{} for _ in range(browsers)]
-            listening = [asyncio.create_task(_listen(client, position, one)) for one in seen]
-            while (await _metric(client, "scg_streams")) < browsers:  # noqa: ASYNC110 - nobody tells when they are in
-                await asyncio.sleep(0.1)
-            if by_page:
-                pressed = await _press_pages(client, pages)
-            else:
-                pressed = await _press(settings, find_buttons(district)[:presses])
-            await asyncio.sleep(SETTLE_S)
-            for task in listening:
-                task.cancel()
-            await asyncio.gather(*listening, return_exceptions=True)
-    ledger = open_migrated_ledger(settings)
-    changed = [incident for position_, incident in ledger.changes(position, 100_000)]
-    ledger.close()
+        names = [settlement.community.id for settlement in district.communities]
+        pages = await _issue_pages(settings, names, presses) if by_page else []
+        buttons = find_buttons(district)[:presses]
+        measured = await _measure(settings, port, browsers, pages=pages, buttons=buttons)
+    return {"open_incidents": incidents, **measured}
+
+
+def run_with_demo(browsers: int, presses: int) -> dict[str, object]:
+    """Presses on residents' pages of a demo that runs meanwhile, with its 277 communities at sixty times real time."""
+    with tempfile.TemporaryDirectory() as folder:
+        return asyncio.run(_run_with_demo(Path(folder), browsers, presses))
+
+
+async def _run_with_demo(folder: Path, browsers: int, presses: int) -> dict[str, object]:
+    settings = read_settings(None, _environ(folder / "demo" / "data") | {"SCG_WEB__SECOND_FACTOR": ""})
+    with _running_demo(folder) as demo:
+        port = int(demo.wait_for_line(r"console +http://127\.0\.0\.1:(\d+)", 300).group(1))
+        ledger = open_migrated_ledger(settings)
+        names = [community.id for community in ledger.communities()][:DEMO_PAGES_OF]
+        ledger.close()
+        pages = await _issue_pages(settings, names, presses)
+        begun, before = time.perf_counter(), _count_journal(settings)
+        measured = await _measure(settings, port, browsers, pages=pages, buttons=())
+        rows = (_count_journal(settings) - before) / (time.perf_counter() - begun)
+    return {"communities": COMMUNITIES, "journal_rows_per_s": round(rows), **measured}
+
+
+@contextlib.contextmanager
+def _running_demo(folder: Path) -> Iterator[Process]:
+    """A demo that ends its own programs; a kill would leave them running."""
+    arguments = ("demo", "--folder", str(folder / "demo"))
+    with Process.module("simulators", *arguments, log=folder / "demo.log", env={"PYTHONUNBUFFERED": "1"}) as demo:
+        try:
+            yield demo
+        finally:
+            demo.terminate(60)
+
+
+def _environ(data: Path) -> dict[str, str]:
+    return {"SCG_DATA": str(data), "SCG_PROFILES": str(ROOT / "device_profiles"), "SCG_RULES": str(ROOT / "rules")}
+
+
+def _count_journal(settings: Settings) -> int:
+    """How many rows the journals have: each is a message, or what a person or the clock did."""
+    with contextlib.closing(sqlite3.connect(f"file:{settings.data / 'ledger.db'}?mode=ro", uri=True)) as ledger:
+        return int(ledger.execute("SELECT count(*) FROM journal").fetchone()[0])
+
+
+async def _measure(
+    settings: Settings, port: int, browsers: int, *, pages: Sequence[str], buttons: Sequence[tuple[str, str]]
+) -> dict[str, object]:
+    """Opens so many boards and presses on the ``pages``, or else the ``buttons``."""
+    cookie = _sign_in(settings)
+    limits = httpx.Limits(max_connections=browsers + 10)
+    headers = {"Cookie": cookie, "Accept": "text/html"}
+    async with httpx.AsyncClient(
+        base_url=f"http://127.0.0.1:{port}", headers=headers, limits=limits, timeout=30, trust_env=False
+    ) as client:
+        page_ms = [await _time_page(client) for _ in range(12)][2:]
+        position = int((await client.get("/api/v1/incidents", params={"limit": 1})).json()["position"])
+        seen: list[dict[str, tuple[float, int]]] = [{} for _ in range(browsers)]
+        listening = [asyncio.create_task(_listen(client, position, one)) for one in seen]
+        while (await _metric(client, "scg_streams")) < browsers:  # noqa: ASYNC110 - nobody tells when they are in
+            await asyncio.sleep(0.1)
+        pressed = await (_press_pages(client, pages) if pages else _press(settings, buttons))
+        ledger = open_migrated_ledger(settings)
+        changed = [one for _, one in ledger.changes(position, 100_000) if one.sort is Sort.INCIDENT]
+        ledger.close()
+        await asyncio.sleep(SETTLE_S)
+        for task in listening:
+            task.cancel()
+        await asyncio.gather(*listening, return_exceptions=True)
     latencies = sorted(
         (mine[incident.id][0] - pressed[incident.opened_by]) * 1000
         for mine in seen
         for incident in changed
         if incident.opened_by in pressed and incident.id in mine
     )
-    lost = sum(mine.get(incident.id, (0.0, 0))[1] != incident.revision for mine in seen for incident in changed)
+    # Where more happens meanwhile, a board may be further than the ledger was when it was read.
+    lost = sum(mine.get(incident.id, (0.0, 0))[1] < incident.revision for mine in seen for incident in changed)
     page_ms.sort()
     return {
-        "open_incidents": incidents,
         "browsers": browsers,
         "presses": len(pressed),
         "updates": len(changed) * browsers,
@@ -199,6 +246,9 @@ async def _listen(client: httpx.AsyncClient, position: int, seen: dict[str, tupl
                 revision = int(row["html"].split('data-revision="', 1)[1].split('"', 1)[0])
                 first = seen.get(row["id"], (time.perf_counter(), 0))[0]
                 seen[row["id"]] = first, revision
+            elif name == "gone" and line.startswith("data: "):
+                id = json.loads(line[6:])["id"]
+                seen[id] = seen.get(id, (time.perf_counter(), 0))[0], GONE
 
 
 async def _press(settings: Settings, buttons: Sequence[tuple[str, str]]) -> dict[str, float]:
@@ -215,12 +265,12 @@ async def _press(settings: Settings, buttons: Sequence[tuple[str, str]]) -> dict
     return pressed
 
 
-async def _issue_pages(settings: Settings, district: District, presses: int) -> list[str]:
+async def _issue_pages(settings: Settings, communities: Sequence[str], presses: int) -> list[str]:
     """The addresses of so many help pages, as evenly over the communities as can be: an address is limited."""
     keys = PageKeys(settings.data)
     found: list[list[str]] = []
-    for settlement in district.communities:
-        pages = await issue_help_pages(settings, settlement.community.id, (), None, "bench", renew=False)
+    for community in communities:
+        pages = await issue_help_pages(settings, community, (), None, "bench", renew=False)
         found.append([f"/r/{keys.sign(page.code)}" for page in pages])
     turns = [address for turn in zip_longest(*found) for address in turn if address is not None]
     assert len(turns) >= presses, f"there are {len(turns)} places; press less often, or add communities"

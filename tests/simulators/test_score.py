@@ -106,6 +106,11 @@ def test_messages_come_late_twice_or_never_and_each_clock_has_its_own_time() -> 
     assert len({step.offset for step in script.clock}) > 1
 
 
+@pytest.mark.parametrize("seed", [5, 33])
+def test_the_smallest_corpus_has_room_for_all_that_it_plays(seed: int) -> None:
+    assert compose_all(seed, TINY)  # one community of ordinary days was too few for these
+
+
 def test_the_same_seed_is_the_same_corpus_and_another_seed_another() -> None:
     def read(seed: int) -> list[object]:
         return [(s.devices, s.labels, s.near_misses, list(s.happenings)) for s in compose_all(seed, TINY)]
