@@ -28,6 +28,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
+from edge.ending import end
 from simulators.agents import AgentSource, give_addresses, is_unhurried, start_agents
 from simulators.district import COMMUNITIES, District, generate
 from simulators.handlers import Handlers, show_stage, show_stages, tell_moment, tell_stages
@@ -235,8 +236,7 @@ async def _set_up(
             await player.wait_until_connected()
             await asyncio.sleep(max(0, START_MS - clock.now()) / speed / 1000)
     except BaseException:
-        for task in tasks:
-            task.cancel()
+        await end(tasks)
         raise
     if accounts:
         first = district.communities[0].community.id
@@ -306,9 +306,7 @@ class _Demo:
 
     async def leave(self) -> None:
         """Hangs up."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await end(self._tasks)
         await self._client.aclose()
 
     async def play_hour(self, *, is_last: bool) -> Outcome:

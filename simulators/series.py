@@ -28,6 +28,7 @@ from msgspec.structs import replace
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
+from edge.ending import end
 from gateway.core.district import JIMO
 from gateway.core.engine import Engine
 from gateway.core.model import (
@@ -361,8 +362,7 @@ async def _connected(recorder: Recorder, url: str, password: str | None) -> Asyn
             raise SeriesError(f"{url}: cannot connect as {recorder.source.id}: {why}") from None
         yield
     finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        await end([task])
 
 
 async def play_to(
