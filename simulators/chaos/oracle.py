@@ -40,9 +40,12 @@ def judge(
     ledger: Sequence[Mapping[str, Any]],
     store: Path,
     waiting: int = 0,
+    before: Mapping[str, int] | None = None,
 ) -> Findings:
     """``ledger`` are the gateway's incidents and notices as `gateway incidents` prints them, ``store`` is the
-    platform's file; ``waiting`` messages still lie in spools, and should not any more."""
+    platform's file; ``waiting`` messages still lie in spools, and should not any more. Of what is judged after all was
+    stopped, ``before`` (`revisions_of`) is what the ledger had while all still ran: what its clock wrote in the last
+    moment, as that it rings once more, is still on its way to the platform."""
     opened = Store(store)
     try:
         platform = [entry["incident"] for entry in opened.incidents()]
@@ -91,7 +94,8 @@ def judge(
             if count > 1:
                 doubled.add(device)
                 faults.append(f"the smoke of {device} is {count} incidents in {where}")
-    faults += _compare(incidents, platform, doubled, lost)
+    due = revisions_of(incidents) if before is None else before
+    faults += _compare(incidents, platform, due, doubled, lost)
     if waiting:
         faults.append(f"{waiting} messages still lie in spools")
     return Findings(
@@ -145,8 +149,17 @@ def _is_numbered(event: str) -> bool:
     return event.count("/") == 4
 
 
+def revisions_of(ledger: Iterable[Mapping[str, Any]]) -> dict[str, int]:
+    """Incident → its revision in the ledger."""
+    return {one["id"]: one["revision"] for one in ledger if one.get("sort", "incident") == "incident"}
+
+
 def _compare(
-    ledger: Sequence[Mapping[str, Any]], platform: Sequence[Mapping[str, Any]], doubled: set[str], lost: set[str]
+    ledger: Sequence[Mapping[str, Any]],
+    platform: Sequence[Mapping[str, Any]],
+    due: Mapping[str, int],
+    doubled: set[str],
+    lost: set[str],
 ) -> list[str]:
     faults = []
     known = {one["id"]: one for one in ledger}
@@ -154,11 +167,14 @@ def _compare(
     for id in there.keys() - known.keys():
         doubled.add(id)
         faults.append(f"the platform has incident {there[id]['number']}, and the ledger has not")
-    for id in known.keys() - there.keys():
+    for id in due.keys() - known.keys():
+        lost.add(id)
+        faults.append(f"the ledger had incident {id}, and has it no more")
+    for id in (due.keys() & known.keys()) - there.keys():
         lost.add(id)
         faults.append(f"the ledger has incident {known[id]['number']}, and the platform has not")
-    for id in known.keys() & there.keys():
-        ours, theirs = known[id]["revision"], there[id]["revision"]
+    for id in due.keys() & known.keys() & there.keys():
+        ours, theirs = due[id], there[id]["revision"]
         # The clock writes on (it rings, it warns) while both sides are read, the ledger first.
         if theirs < ours:
             where = f"revision {ours} in the ledger and {theirs} on the platform"

@@ -10,15 +10,16 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from simulators.chaos.disk import NoCompiler, compile_library
 from simulators.chaos.faults import Fault, Injector, draw_plan
-from simulators.chaos.oracle import Findings, judge
+from simulators.chaos.oracle import Findings, judge, revisions_of
 from simulators.chaos.programs import ProgramFailed
 from simulators.chaos.stage import Stage
 from simulators.processes import stop_on_signal
@@ -26,6 +27,9 @@ from simulators.processes import stop_on_signal
 HEAL_S: Final = 180.0
 """After everything is whole again, all must have arrived within so long."""
 SHOWN: Final = 20
+
+Cases = Sequence[Mapping[str, Any]]
+"""Incidents and notices, as the gateway prints them."""
 
 
 def run(*, faults: int, seed: int, communities: int, as_json: bool, keep: bool) -> int:
@@ -65,10 +69,10 @@ async def _run(console: Console, folder: Path, count: int, seed: int, communitie
         with _progress(console) as progress:
             task = progress.add_task("faults", total=count, presses=0, kind="")
             await _hurt(stage, injector, plan, progress, task)
-            findings = await _heal(stage, injector, progress, task)
+            findings, cases = await _heal(stage, injector, progress, task)
         await stage.stop()
         if findings.is_good:
-            findings = _judge(stage, await stage.list_cases())
+            findings = _judge(stage, await stage.list_cases(), before=revisions_of(cases))
     finally:
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.shield(stage.stop())
@@ -116,8 +120,8 @@ async def _tell(stage: Stage, injector: Injector, progress: Progress, task: Task
         await asyncio.sleep(0.5)
 
 
-async def _heal(stage: Stage, injector: Injector, progress: Progress, task: TaskID) -> Findings:
-    """Waits until everything has arrived, or ought to have."""
+async def _heal(stage: Stage, injector: Injector, progress: Progress, task: TaskID) -> tuple[Findings, Cases]:
+    """Waits until everything has arrived, or ought to have. What was found then, and in which cases of the ledger."""
     for program in stage.programs:
         await program.wait_ready()
     until = time.monotonic() + HEAL_S
@@ -128,16 +132,16 @@ async def _heal(stage: Stage, injector: Injector, progress: Progress, task: Task
         if findings.is_good and waiting == 0:
             # What comes twice may come late.
             await asyncio.sleep(3)
-            return _judge(stage, await stage.list_cases())
+            return _judge(stage, await stage.list_cases(), before=revisions_of(cases)), cases
         if time.monotonic() > until:
-            return _judge(stage, cases, waiting)
+            return _judge(stage, cases, waiting), cases
         await asyncio.sleep(1.5)
 
 
-def _judge(stage: Stage, cases: list[dict[str, object]], waiting: int = 0) -> Findings:
+def _judge(stage: Stage, cases: Cases, waiting: int = 0, before: Mapping[str, int] | None = None) -> Findings:
     presses = [press for presser in stage.pressers for press in presser.presses]
     smokes = [smoke for presser in stage.pressers for smoke in presser.smokes]
-    return judge(presses, smokes, cases, stage.store, waiting)
+    return judge(presses, smokes, cases, stage.store, waiting, before)
 
 
 def _report(console: Console, stage: Stage, injector: Injector, findings: Findings, took_s: float) -> None:

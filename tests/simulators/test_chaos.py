@@ -25,7 +25,7 @@ import pytest
 
 from simulators.chaos.disk import Disk, NoCompiler, compile_library
 from simulators.chaos.faults import AGENT_POINTS, GATEWAY_POINTS, KINDS, NEED_DISKS, draw_plan
-from simulators.chaos.oracle import Findings, judge
+from simulators.chaos.oracle import Findings, judge, revisions_of
 from simulators.chaos.presser import Press, Presser, Smoke
 from simulators.chaos.programs import free_port
 from simulators.chaos.proxy import Mode, Proxy
@@ -374,6 +374,7 @@ def judge_these(
     presses: list[Press] | None = None,
     smokes: list[Smoke] | None = None,
     waiting: int = 0,
+    before: dict[str, int] | None = None,
 ) -> Findings:
     store = Store(folder / "platform.db")
     for one in platform:
@@ -383,7 +384,7 @@ def judge_these(
         presses = [Press(event, "c001", device, 1.0, 2.0, heard) for event, device in (ONE, TWO)]
     if smokes is None:
         smokes = [Smoke("c001", "smoke-1", 2.0)]
-    return judge(presses, smokes, ledger, folder / "platform.db", waiting)
+    return judge(presses, smokes, ledger, folder / "platform.db", waiting, before)
 
 
 GOOD = [case("i1", ONE), case("i2", TWO), case("i3", FIRE, cause="fire")]
@@ -453,6 +454,15 @@ def test_a_source_that_took_a_new_spool_is_seen(tmp_path: Path) -> None:
     found = judge_these(tmp_path, renewed, renewed)
     assert (found.lost, found.doubled) == (0, 1)
     assert "a speaks in the platform from 2 spools: s, t" in found.faults
+
+
+def test_what_the_clock_wrote_while_all_was_stopped_may_be_on_its_way(tmp_path: Path) -> None:
+    rung = [case("i1", ONE, revision=2), *GOOD[1:]]
+    assert judge_these(tmp_path, rung, GOOD, before=revisions_of(GOOD)).is_good
+    # What had been there before that moment may not.
+    assert not judge_these(tmp_path, rung, GOOD, before=revisions_of(rung)).is_good
+    found = judge_these(tmp_path, GOOD, GOOD, before=revisions_of([*GOOD, case("i4", ("other", "sos-1"))]))
+    assert found.faults == ("the ledger had incident i4, and has it no more",)
 
 
 async def test_what_was_refused_or_met_nobody_was_not_heard(tmp_path: Path) -> None:
