@@ -16,6 +16,7 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
+from gateway.core.cameras import GB28181, RTSP
 from gateway.core.district import JIMO
 from gateway.core.model import Community, Device, Grid, GridLevel, Place, PlaceKind, Scalar, Source
 
@@ -494,21 +495,31 @@ def _settle(seed: int, serial: int, name: str, site: _Site, devices: int) -> tup
     counts.extend(zip(MIXED, _apportion(left, [kind.weight for kind in MIXED]), strict=True))
     registered = [Device(agent, EDGE_AGENT, agent, plan.public("service", "物业服务中心"), "边缘网关")]
     silent: set[str] = set()
+    cameras = 0
     for kind, count in counts:
         dead = rng.random() < kind.dead_group
         for index in range(count):
             device = f"{id}-{kind.slug}-{index + 1:04}"
             place = kind.siting(plan, index)
+            attributes = kind.attributes(index)
+            if kind in (PLATE_CAMERA, FACE_CAMERA):
+                cameras += 1
+                attributes |= _camera_attributes(device, serial, cameras)
             registered.append(
-                Device(
-                    device, kind.profile, agent, place, f"{kind.title}{index + 1}", attributes=kind.attributes(index)
-                )
+                Device(device, kind.profile, agent, place, f"{kind.title}{index + 1}", attributes=attributes)
             )
             if dead or rng.random() < kind.loss:
                 silent.add(device)
     community = Community(id=id, serial=serial, name=name, grids=site.chain)
     source = Source(id=agent, place=plan.public("service", "物业服务中心"), device=agent)
     return Settlement(community, tuple(plan.places), (source,), tuple(registered)), silent
+
+
+def _camera_attributes(device: str, community: int, number: int) -> dict[str, Scalar]:
+    """An id as GB/T 28181 builds it (the district, a community's camera, 132 a network camera), and an address that
+    leads nowhere."""
+    id = f"{JIMO.prefix}00011320{community:03}{number:03}"
+    return {GB28181: id, RTSP: f"rtsp://{device}.cameras.example/main"}
 
 
 # --- shares, pieces of the map, names ------------------------------------------------------------------------------

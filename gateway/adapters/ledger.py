@@ -20,7 +20,18 @@ from sqlalchemy import Connection
 from gateway.adapters.ledger_batch import clip, find_lost, write_batch
 from gateway.adapters.passwords import hash_password, is_password, make_password
 from gateway.adapters.sql_session import BUSY_S, Database, parse_url
-from gateway.core.model import Community, Deliver, Device, Effect, Grid, GridLevel, Incident, Phase, Responsible
+from gateway.core.model import (
+    Command,
+    Community,
+    Deliver,
+    Device,
+    Effect,
+    Grid,
+    GridLevel,
+    Incident,
+    Phase,
+    Responsible,
+)
 from gateway.runtime.ports import (
     OVERRIDES,
     Batch,
@@ -32,6 +43,7 @@ from gateway.runtime.ports import (
     Disbelieved,
     FenceLost,
     Finding,
+    GivenCommand,
     JournalRow,
     LedgerDown,
     OutboxRow,
@@ -55,6 +67,7 @@ PAGE: Final = 1_000
 """Journal rows that are read in one transaction."""
 
 _effects: Final = msgspec.json.Decoder(Effect)
+_commands: Final = msgspec.json.Decoder(Command)
 _incidents: Final = msgspec.json.Decoder(Incident)
 _devices: Final = msgspec.json.Decoder(Device)
 _statuses: Final = msgspec.json.Decoder(Status)
@@ -176,6 +189,14 @@ class SqlLedger:
             if len(rows) < PAGE:
                 return
             after = rows[-1][0]
+
+    def journal_before(self, community: str, at: int) -> int:
+        """Rows stand in the order of time: looked for from the newest back, because who asks mostly asks of lately."""
+        with self.database.reading() as session:
+            rows = session.select(
+                "SELECT seq FROM journal WHERE community = ? AND at < ? ORDER BY seq DESC LIMIT 1", community, at
+            )
+        return rows[0][0] if rows else 0
 
     def find_event(self, event_id: str) -> tuple[str, int] | None:
         if clip(event_id, len(event_id)) != event_id:
@@ -488,6 +509,18 @@ class SqlLedger:
                 limit,
             )
             return [CommandView(*row) for row in rows]
+
+    def commands_for(self, incident: str, limit: int = 200) -> list[GivenCommand]:
+        """By way of the outbox: its rows are found by their incident, and keep what was asked with all it said."""
+        with self.database.reading() as session:
+            rows = session.select(
+                "SELECT c.id, c.device, c.name, o.document, c.state, c.detail, c.created_at, c.updated_at, "
+                "c.expires_at FROM outbox o JOIN command c ON c.id = o.id "
+                "WHERE o.incident = ? AND o.kind = 'command' ORDER BY c.created_at DESC, c.id LIMIT ?",
+                incident,
+                limit,
+            )
+        return [GivenCommand(*row[:3], _commands.decode(row[3]).args, *row[4:]) for row in rows]
 
     def incidents_of(self, community: str, device: str, limit: int = 50) -> list[Incident]:
         with self.database.reading() as session:

@@ -26,6 +26,7 @@ from gateway.core.model import (
     Level,
     Member,
     OperatorAction,
+    Order,
     Rejected,
     Silence,
     Sort,
@@ -34,6 +35,7 @@ from gateway.core.model import (
     Transition,
 )
 from gateway.core.moves import State
+from gateway.core.ordering import ORDER_TTL_MS, refuse_order
 from gateway.core.registry import KnownDevice, Registry
 from gateway.core.routing import Case, Finding, storm_counts
 from gateway.core.rule import Response, ScopeKind, Watch, format_day
@@ -610,8 +612,29 @@ class Casebook:
                 why = f"{response.command}: no device in this {response.zone} can do it"
             self.put(cases.note(self._incidents[incident.id], "commanded", why[:WHY_LIMIT], self.now))
 
-    def _command(self, id: str, device: KnownDevice, name: str, args: dict[str, object], incident: str) -> None:
-        community, until = self._registry.community.id, self.now + COMMAND_TTL_MS
+    def order(self, order: Order) -> str:
+        """A person commands devices for the sake of an incident: ``done``, or in words why not."""
+        incident = self._incidents.get(order.incident)
+        problem = refuse_order(order, incident, self._registry)
+        if problem is not None or incident is None:
+            return problem or "no such open incident in this community"
+        for device in order.devices:
+            id = cases.derive_command_id(incident.id, "", order.id, device, order.name)
+            known, args = self._registry.devices[device], dict[str, object](order.args)
+            self._command(id, known, order.name, args, incident.id, ORDER_TTL_MS)
+        self.put(cases.write_order(incident, order, self.now))
+        return "done"
+
+    def _command(
+        self,
+        id: str,
+        device: KnownDevice,
+        name: str,
+        args: dict[str, object],
+        incident: str,
+        ttl: int = COMMAND_TTL_MS,
+    ) -> None:
+        community, until = self._registry.community.id, self.now + ttl
         self.draft.effects.append(Command(id, community, device.source, device.device.id, name, args, until, incident))
         self._commands[id] = incident
 

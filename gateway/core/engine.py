@@ -27,6 +27,7 @@ from gateway.core.model import (
     Incident,
     ListChange,
     OperatorAction,
+    Order,
     Override,
     Phase,
     Place,
@@ -166,6 +167,8 @@ class Engine:
                 self._override(event, now)
             case OperatorAction():
                 self._act(event, now)
+            case Order():
+                self._order(event, now)
             case SilenceChange():
                 self._fire_deadlines(now)
                 self._silence(event, now)
@@ -729,6 +732,15 @@ class Engine:
         self._draft.answer = self._cases.act(action)
         if self._draft.answer == "done":
             self._remember(action.id)
+
+    def _order(self, order: Order, now: int) -> None:
+        if order.id in self._ids:
+            self._draft.answer = "repeat"
+            return
+        self._fire_deadlines(now - 1)
+        self._draft.answer = self._cases.order(order)
+        if self._draft.answer == "done":
+            self._remember(order.id)
 
     def _silence(self, change: SilenceChange, now: int) -> None:
         """A silence begins or ends; what it must not cover is refused in words."""

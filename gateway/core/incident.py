@@ -10,7 +10,7 @@ from uuid import NAMESPACE_URL, UUID, uuid5
 from msgspec import Struct
 from msgspec.structs import replace
 
-from gateway.core.model import Incident, Level, Line, Member, OperatorAction, Sort, Whistle
+from gateway.core.model import Incident, Level, Line, Member, OperatorAction, Order, Sort, Whistle
 from gateway.core.moves import FINAL, GATEWAY, Move, State, next_whistled
 from gateway.core.worktime import format_time
 
@@ -31,6 +31,9 @@ MEMBERS: Final = 1000
 
 REST: Final = "*"
 """The key of what was swallowed beyond `MEMBERS`, one for each rule."""
+
+ORDER_NAMED: Final = 8
+"""Devices that the line of an order names; its commands name all."""
 
 _UNATTENDED: Final = frozenset({State.REPORTED, State.FILED, State.DISPATCHED})
 """Nobody is there yet: what happens now is the same case. From then on it is another."""
@@ -177,6 +180,18 @@ def end_notice(incident: Incident, why: str, now: int) -> Incident:
 def note(incident: Incident, what: str, why: str, now: int, *, device: str = "") -> Incident:
     """A line that changes nothing else, such as a command's outcome."""
     return _write(incident, now, Line(len(incident.timeline) + 1, now, GATEWAY, what, why, device=device))
+
+
+def write_order(incident: Incident, order: Order, now: int) -> Incident:
+    """The line of a person's order: what was asked of which devices, and why. It moves nothing, so that nobody's
+    decision on the incident is out of date by it."""
+    device = order.devices[0] if len(order.devices) == 1 else ""
+    named = ", ".join(order.devices[:ORDER_NAMED])
+    more = f" and {len(order.devices) - ORDER_NAMED} more" if len(order.devices) > ORDER_NAMED else ""
+    said = [str(value).strip() for value in order.args.values()]
+    why = "; ".join((f"{order.name} → {named}{more}", *said, order.reason.strip()))
+    line = Line(len(incident.timeline) + 1, now, order.actor, "commanded", why, order.id, device)
+    return _write(incident, now, line)
 
 
 # --- moves --------------------------------------------------------------------------------------------------

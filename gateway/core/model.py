@@ -279,6 +279,22 @@ class OperatorAction(Struct, frozen=True, tag="action", omit_defaults=True):
     revision: int | None = None
 
 
+class Order(Struct, frozen=True, tag="order", omit_defaults=True):
+    """A person asks devices for something, for the sake of an open incident: the command ``name`` with its ``args`` as
+    the devices' profiles declare them. ``role`` and ``grid`` are the actor's, as in `OperatorAction`; with ``grid`` the
+    devices must lie in that grid, too. `gateway.core.ordering` says what is refused."""
+
+    id: str
+    actor: str
+    incident: str
+    name: str
+    devices: tuple[str, ...]
+    reason: str
+    args: dict[str, Scalar] = {}
+    role: Role = Role.DISPATCHER
+    grid: str = ""
+
+
 class Told(Struct, frozen=True, tag="told", omit_defaults=True):
     """What became of a `Notify`: whom it reached, or why nobody. It becomes a line of the incident's timeline."""
 
@@ -324,6 +340,7 @@ Event = (
     | ListChange
     | Override
     | OperatorAction
+    | Order
     | Press
     | Refusal
     | SilenceChange

@@ -12,7 +12,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from gateway.core.model import Incident, OperatorAction, Role, Sort
+from gateway.core.model import Incident, Line, OperatorAction, Role, Sort
 
 
 class State(StrEnum):
@@ -256,8 +256,9 @@ def refuse(incident: Incident, action: OperatorAction, now: int) -> str | None:
     if not action.actor.strip():
         return "nobody is named as the one who acts"
     if action.revision is not None and action.revision < incident.acted:
-        last = next(line for line in reversed(incident.timeline) if line.who != GATEWAY)
-        return f"{last.who} was faster ({last.what}): look at revision {incident.revision} and decide again"
+        last = last_act(incident)
+        who, did = (last.who, last.what) if last is not None else ("somebody", "act")
+        return f"{who} was faster ({did}): look at revision {incident.revision} and decide again"
     state = State(incident.state)
     if state not in move.sources:
         verbs = allowed(incident, action.role)
@@ -277,6 +278,11 @@ def refuse(incident: Incident, action: OperatorAction, now: int) -> str | None:
 
 
 GATEWAY: Final = str(Role.GATEWAY)
+
+
+def last_act(incident: Incident) -> Line | None:
+    """The line of the last move that a person made. Who commands a device moves nothing."""
+    return next((line for line in reversed(incident.timeline) if line.who != GATEWAY and line.what in VERBS), None)
 
 
 def _refuse_need(need: str, action: OperatorAction, now: int) -> str | None:

@@ -195,6 +195,17 @@ class CommandSpec(Struct, frozen=True):
     modbus: RegisterWrite | None = None
     mqtt: MqttWrite | None = None
 
+    def refuse(self, args: Mapping[str, object]) -> str | None:
+        """Why the command cannot be given with these arguments, in words; None when it can."""
+        for name in args:
+            if name not in self.args:
+                return f"{self.id} has no argument {name[:48]}"
+        for name, spec in self.args.items():
+            reason = spec.refuse(args[name]) if name in args else "missing"
+            if reason is not None:
+                return f"the argument {name} of {self.id} is {reason}"
+        return None
+
 
 class Profile(Struct, frozen=True):
     """A device model. ``heartbeat`` (ms): silent for longer, and it is offline; None for a device that never reports

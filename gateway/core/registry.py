@@ -10,6 +10,7 @@ from typing import Final
 from msgspec import Struct
 from msgspec.structs import replace
 
+from gateway.core.cameras import refuse_camera
 from gateway.core.cells import Cell, ChangeWindow, EventCell, Heard, Scope, Window
 from gateway.core.condition import is_answerable
 from gateway.core.district import DistrictError, PlaceTree
@@ -330,6 +331,9 @@ class Registry:
                 return f"device {device.id}: place {device.place} is not a place of {home}; register it first"
             if device.source not in sources:
                 return f"device {device.id}: source {device.source} is not a source of {home}; register it first"
+            problem = refuse_camera(device.attributes)
+            if problem is not None:
+                return f"device {device.id}: {problem}"
         return None
 
     def apply(self, change: RegistryChange, profiles: Mapping[str, Profile], now: int) -> Applied:

@@ -13,7 +13,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from gateway.core.model import Incident, OperatorAction
-from gateway.core.moves import GATEWAY, STEP_OF, Move, State, allowed, find_move, refuse
+from gateway.core.moves import STEP_OF, Move, State, allowed, find_move, last_act, refuse
 from gateway.core.worktime import DAY_MS
 from gateway.runtime.access import Actor
 from gateway.runtime.door import DoorClient
@@ -131,7 +131,7 @@ async def act(ledger: Ledger, door: DoorClient, actor: Actor, incident: Incident
     if answer == "repeat":
         # The journal keeps the act and not the answer; what would be said now is what was said then, or why it is late.
         answer = refuse(after, replace(action, id=""), incident.updated_at) or "it was refused when it came first"
-    last = next((line for line in reversed(after.timeline) if line.who != GATEWAY), None)
+    last = last_act(after)
     is_late = wish.revision is not None and wish.revision < after.acted and last is not None
     return Outcome(after, answer, is_late, last.who if last and is_late else "", last.what if last and is_late else "")
 

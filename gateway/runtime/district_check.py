@@ -16,6 +16,7 @@ from msgspec.structs import replace
 
 from gateway.core.attributes import find_uses, refuse, tests_of
 from gateway.core.authoring import suggest
+from gateway.core.cameras import CAMERA_ATTRIBUTES, refuse_camera
 from gateway.core.casebook import UPSTREAM
 from gateway.core.catalog import Catalog
 from gateway.core.condition import Listed, iter_leaves
@@ -527,17 +528,21 @@ class _Check:
             if name in UPSTREAM:
                 self._sieve.look_for(row, "attributes", DEVICES, str(value), devices or ())
                 continue
+            blurred = refuse_camera({name: value}) if devices is not None else None
+            if blurred is not None:
+                row.fault("attributes", "wrong-attribute", blurred, "correct it, in quotes")
+                continue
             wanted = refuse(name, value, self._uses)
             if wanted is not None:
                 what = f"{name} is {value!r}, and {wanted}"
                 row.fault("attributes", "wrong-attribute", what, "correct the value; quote a text of digits")
-            elif name not in self._uses and (meant := self._guess(name)) is not None:
+            elif name not in (*self._uses, *CAMERA_ATTRIBUTES) and (meant := self._guess(name)) is not None:
                 what = f"no rule reads {name}"
                 self._sieve.note(row, "attributes", "misspelt-attribute", what, f"did you mean {meant}?")
 
     def _guess(self, name: str) -> str | None:
         if name not in self._guesses:
-            close = difflib.get_close_matches(name, [*self._uses, *UPSTREAM], 1, 0.8)
+            close = difflib.get_close_matches(name, [*self._uses, *UPSTREAM, *CAMERA_ATTRIBUTES], 1, 0.8)
             self._guesses[name] = close[0] if close else None
         return self._guesses[name]
 

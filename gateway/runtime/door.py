@@ -21,7 +21,7 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
-from gateway.core.model import ListChange, OperatorAction, Override, Press, RegistryChange, SilenceChange, Told
+from gateway.core.model import ListChange, OperatorAction, Order, Override, Press, RegistryChange, SilenceChange, Told
 from gateway.core.present import Present
 from gateway.errors import GatewayError
 from gateway.runtime.faults import pass_point
@@ -37,7 +37,7 @@ PATH_LIMIT: Final = 100
 
 AGAIN_S: Final = 0.2
 
-Entering = Press | OperatorAction | SilenceChange | Override | RegistryChange | ListChange | Told
+Entering = Press | OperatorAction | Order | SilenceChange | Override | RegistryChange | ListChange | Told
 """What may come in by the door. (`Told` is a line of `reconcile`'s.)"""
 
 

@@ -13,6 +13,7 @@ from gateway.core.model import (
     Delivery,
     ListChange,
     OperatorAction,
+    Order,
     Override,
     Presence,
     Press,
@@ -34,6 +35,7 @@ Stored = (
     | ListChange
     | Override
     | OperatorAction
+    | Order
     | Press
     | Refusal
     | SilenceChange

@@ -221,6 +221,21 @@ class CommandView(Struct, frozen=True):
     incident: str | None = None
 
 
+class GivenCommand(Struct, frozen=True):
+    """What was asked of a device for an incident, by a rule or a person, and what became of it (``state`` as in
+    `CommandView`). After ``expires_at`` (ms) it is not given any more."""
+
+    id: str
+    device: str
+    name: str
+    args: dict[str, object]
+    state: str
+    detail: str
+    created_at: int
+    updated_at: int
+    expires_at: int
+
+
 class Duty(Struct, frozen=True, omit_defaults=True):
     """When a contact is on duty: days of the week (0 = Monday) and local minutes of the day; a span over midnight
     belongs to the day on which it begins. ``since`` and ``until`` (ms) bound it when it is for a while only."""
@@ -279,6 +294,9 @@ class Ledger(Protocol):
         self, community: str, after: int, until: int | None = None, kinds: Sequence[str] = ()
     ) -> Iterator[JournalRow]:
         """Rows with seq > ``after`` (and at ≤ ``until``) in order; with ``kinds``, only those of these."""
+
+    def journal_before(self, community: str, at: int) -> int:
+        """The number of the journal's last row that is older than ``at`` (ms); 0 where there is none."""
 
     def find_event(self, event_id: str) -> tuple[str, int] | None:
         """(community, digest) of the journal row with this event id."""
@@ -377,6 +395,9 @@ class Ledger(Protocol):
 
     def commands(self, community: str, device: str, limit: int = 50) -> list[CommandView]:
         """What was asked of a device, the newest first."""
+
+    def commands_for(self, incident: str, limit: int = 200) -> list[GivenCommand]:
+        """What was asked of devices for an incident, the newest first."""
 
     def incidents_of(self, community: str, device: str, limit: int = 50) -> list[Incident]:
         """Incidents and notices with a line of this device, the newest first."""

@@ -269,6 +269,14 @@ class LedgerConformance:
         assert [row.seq for row in ledger.read_journal("c001", 0, kinds=("registry", "list"))] == [1, 3, 5]
         assert [row.seq for row in ledger.read_journal("c001", 1, kinds=("registry",))] == [5]
 
+    def test_the_journals_last_row_before_a_time_is_found(self, ledger: SqlLedger, hand: Hand) -> None:
+        hand.commit(*(build_entry(seq, at=NOW + 10 * seq) for seq in (1, 2, 3)))
+
+        found = [ledger.journal_before("c001", NOW + ms) for ms in (0, 10, 11, 25, 31)]
+
+        assert found == [0, 0, 1, 2, 3]
+        assert ledger.journal_before("c002", NOW + 31) == 0
+
     def test_an_event_is_found_by_its_id(self, ledger: SqlLedger, hand: Hand) -> None:
         hand.commit(build_entry(1), build_entry(2, event_id="page-1", digest=77))
 
@@ -852,6 +860,22 @@ class LedgerConformance:
         )
 
         assert ledger.counts()["commands"] == {"expired": 1, "failed": 1}
+
+    def test_what_was_commanded_for_an_incident_is_told_with_its_outcome(self, ledger: SqlLedger, hand: Hand) -> None:
+        other = order(3, incident="another")
+        hand.step(Step(incidents=(opened(),), effects=(order(1), other)))
+        hand.step(Step(effects=(order(2, args={"text": "请撤离", "times": 2}),)))
+        ledger.settle([Outcome("command-1", OutboxState.DONE, NOW + 5, "sent")])
+        hand.step(Step(), kind="answer", body=answer("command-1", "failed", "no power"), at=NOW + 9)
+
+        newest, oldest = ledger.commands_for(opened().id)
+
+        assert (newest.id, newest.state, newest.args) == ("command-2", "pending", {"text": "请撤离", "times": 2})
+        assert (oldest.id, oldest.device, oldest.name) == ("command-1", "speaker-1", "broadcast")
+        assert (oldest.state, oldest.detail, oldest.updated_at) == ("failed", "no power", NOW + 9)
+        assert (oldest.created_at, oldest.expires_at) == (NOW + 1, NOW + 60_000)
+        assert [one.id for one in ledger.commands_for(opened().id, limit=1)] == ["command-2"]
+        assert ledger.commands_for("nobody's") == []
 
     # --- rejected and quarantined ---
 

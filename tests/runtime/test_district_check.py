@@ -117,6 +117,8 @@ ROWS = [
     (DEVICES, "c001,c001-x,nb-smoke,agent-001,c002-gate,,,,,", "other-community", 5, "c002"),
     (DEVICES, "c001,c001-x,nb-smoke,agent-001,c001-y,,,,,", "unknown-place", 5, "c001-y"),
     (DEVICES, "c001,c001-x,nb-smoke,agent-001,c001-gate,,,broken,,", "unknown-state", 8, "maintenance"),
+    (DEVICES, "c001,c001-x,ip-camera,agent-001,c001-gate,,,,,gb28181=123", "wrong-attribute", 10, "20 digits"),
+    (DEVICES, "c001,c001-x,ip-camera,agent-001,c001-gate,,,,,rtsp=rtsp://a:b@c/d", "wrong-attribute", 10, "without"),
     (DEVICES, "c001,c001-x,nb-smoke,agent-001,c001-gate,,,drill,,", "missing-until", 9, "for ever"),
     (DEVICES, "c001,c001-x,nb-smoke,agent-001,c001-gate,,,drill,明天,", "bad-time", 9, "2026-12-01T08:00"),
     (DEVICES, "c001,c001-x,nb-smoke,agent-001,c001-gate,,,,,panel=c001-y", "unknown-device", 10, "c001-y"),

@@ -15,6 +15,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+from gateway.core.cameras import refuse_camera
 from gateway.core.district import JIMO, GridTree, PlaceTree
 from gateway.core.model import DeviceState, Grid, GridLevel, PlaceKind
 from simulators import district as generator
@@ -163,14 +164,23 @@ def test_the_mix_is_realistic(district: District) -> None:
     assert 0.15 < mix["nb-smoke"] / mix.total() < 0.5
 
 
+def test_every_camera_has_an_id_of_its_own_that_the_registry_takes(district: District) -> None:
+    devices = [device for settlement in district.communities for device in settlement.devices]
+    cameras = [device for device in devices if device.profile in ("plate-camera", "face-camera")]
+
+    assert len({device.attributes["gb28181"] for device in cameras}) == len(cameras) > 0
+    assert {refuse_camera(device.attributes) for device in devices} == {None}
+
+
 def test_every_profile_is_one_that_the_gateway_has() -> None:
-    """Makers' own models stay out of the district, and so does a fire panel with its call points: an agent has them."""
+    """Makers' own models stay out of the district, and so does a fire panel with its call points: an agent has them.
+    A plain camera only shows pictures, and those do not come through the gateway."""
     known = {yaml.safe_load(path.read_text("utf-8"))["id"] for path in (ROOT / "device_profiles").glob("*/*.yaml")}
 
     used = {kind.profile for kind in generator.KINDS} | {generator.EDGE_AGENT}
     assert used <= known
     kinds = {profile: read_catalog().profiles[profile].kind for profile in known}
-    assert set(kinds.values()) - {kinds[profile] for profile in used} == {"fire-panel", "call-point"}
+    assert set(kinds.values()) - {kinds[profile] for profile in used} == {"fire-panel", "call-point", "camera"}
 
 
 def test_what_the_rules_ask_for_finds_a_target(district: District) -> None:
