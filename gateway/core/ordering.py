@@ -1,4 +1,4 @@
-"""What a person may ask of devices for an incident, and in words why not. (What becomes of it is `casebook`'s affair.)"""
+"""What a person may ask of devices for an incident, and in words why not. What becomes of it is `casebook`'s affair."""
 
 from __future__ import annotations
 

@@ -24,6 +24,7 @@ class Permission(StrEnum):
     INCIDENTS_SEE = "incidents.see"
     INCIDENTS_ACT = "incidents.act"
     COMMANDS_GIVE = "commands.give"
+    CAMERAS_SEE = "cameras.see"
     CONTACTS_SEE = "contacts.see"
     CONTACTS_CHANGE = "contacts.change"
     PLATES_REVEAL = "plates.reveal"
@@ -48,6 +49,7 @@ PERMISSION_TITLES: Final[dict[Permission, Text]] = {
     Permission.INCIDENTS_SEE: {"zh": "查看事件", "en": "see incidents"},
     Permission.INCIDENTS_ACT: {"zh": "处置事件", "en": "act on incidents, as far as the table of moves lets the role"},
     Permission.COMMANDS_GIVE: {"zh": "下发设备指令", "en": "broadcast, shut a valve, open a gate"},
+    Permission.CAMERAS_SEE: {"zh": "调看摄像机", "en": "see how cameras are reached, for video dispatch"},
     Permission.CONTACTS_SEE: {"zh": "查看联系人", "en": "see whom to call, with numbers"},
     Permission.CONTACTS_CHANGE: {"zh": "维护联系人", "en": "change whom to call"},
     Permission.PLATES_REVEAL: {"zh": "查看完整车牌", "en": "read a plate in clear, with a stated reason"},
@@ -101,6 +103,7 @@ PERMISSIONS: Final[dict[Role, frozenset[Permission]]] = {
             _P.INCIDENTS_SEE,
             _P.INCIDENTS_ACT,
             _P.COMMANDS_GIVE,
+            _P.CAMERAS_SEE,
             _P.CONTACTS_SEE,
             _P.PLATES_REVEAL,
             _P.REGISTRY_SEE,
@@ -126,6 +129,7 @@ PERMISSIONS: Final[dict[Role, frozenset[Permission]]] = {
             _P.TOKENS_OWN,
             _P.INCIDENTS_SEE,
             _P.INCIDENTS_ACT,
+            _P.CAMERAS_SEE,
             _P.CONTACTS_SEE,
             _P.CONTACTS_CHANGE,
             _P.REGISTRY_SEE,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from enum import StrEnum
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from msgspec import Struct
 
@@ -228,7 +228,7 @@ class GivenCommand(Struct, frozen=True):
     id: str
     device: str
     name: str
-    args: dict[str, object]
+    args: dict[str, Any]
     state: str
     detail: str
     created_at: int

@@ -38,13 +38,19 @@ def read_head(ledger: Ledger, community: str) -> int:
 
 
 def read_signals(
-    ledger: Ledger, catalog: Catalog, community: str, device: Device, after: int, limit: int = 500
+    ledger: Ledger,
+    catalog: Catalog,
+    community: str,
+    device: Device,
+    after: int,
+    limit: int = 500,
+    until: int | None = None,
 ) -> tuple[list[Heard], int]:
-    """What the device sent after the journal's row ``after``, in order, at most the last ``limit``; and the last row
-    that was looked at."""
+    """What the device sent after the journal's row ``after`` (and up to the time ``until``, in ms), in order, at most
+    the last ``limit``; and the last row that was looked at."""
     profile = catalog.profiles.get(device.profile)
     found: deque[Heard] = deque(maxlen=limit)
-    for row in ledger.read_journal(community, after):
+    for row in ledger.read_journal(community, after, until):
         after = row.seq
         if profile is not None and device.id.encode() in row.body:
             found.extend(_read_row(row, community, device, profile))
@@ -55,6 +61,14 @@ def read_recent(ledger: Ledger, catalog: Catalog, community: str, device: Device
     """What the device sent within the journal's last `ROWS` rows."""
     after = max(0, read_head(ledger, community) - ROWS)
     return read_signals(ledger, catalog, community, device, after, limit)[0]
+
+
+def read_around(
+    ledger: Ledger, catalog: Catalog, community: str, device: Device, since: int, until: int, limit: int = 1_000
+) -> list[Heard]:
+    """What the device sent from ``since`` to ``until`` (ms), at most the last ``limit``."""
+    first = ledger.journal_before(community, since)
+    return read_signals(ledger, catalog, community, device, first, limit, until)[0]
 
 
 def _read_row(row: JournalRow, community: str, device: Device, profile: Profile) -> Iterator[Heard]:

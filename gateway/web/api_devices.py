@@ -7,6 +7,7 @@ from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
+from msgspec.structs import replace
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from gateway.core.model import Community, Silence, SilenceChange
@@ -18,7 +19,7 @@ from gateway.web.access import authorise
 from gateway.web.api_incidents import Key, Limit
 from gateway.web.callbacks import RETRY
 from gateway.web.console import Console
-from gateway.web.device_view import find_community, read_sick, record
+from gateway.web.device_view import find_community, read_sick, record, veil
 from gateway.web.openapi import answers, errors
 from gateway.web.problems import Problem
 
@@ -125,14 +126,15 @@ def route_devices_api(console: Console) -> APIRouter:
         devices = await asyncio.to_thread(console.ledger.devices, here.id)
         found = [device for device in devices if device.id > cursor]
         more = found[limit - 1].id if len(found) > limit else None
-        return _json({"items": found[:limit], "next": more})
+        return _json({"items": [veil(actor, device) for device in found[:limit]], "next": more})
 
     @router.get("/devices/sick", responses={**answers("SickList", "it"), **errors(401, 403, 404, 422, 429, 503)})
     async def list_sick(actor: Seer, community: Where) -> Response:
         """The devices that are not well, by how much it hurts: those that lives hang on first, then by the homes
         behind them."""
         here = await find_community(console, actor, community)
-        return _json({"items": await read_sick(console, await look(here))})
+        sick = await read_sick(console, await look(here))
+        return _json({"items": [replace(patient, device=veil(actor, patient.device)) for patient in sick]})
 
     @router.get(
         "/devices/{community}/{id}",
@@ -144,7 +146,7 @@ def route_devices_api(console: Console) -> APIRouter:
         found = (await look(here, id)).devices
         if not found:
             raise Problem(404, "unknown", "there is no such thing, or it is not in your scope")
-        return _json(found[0])
+        return _json(replace(found[0], device=veil(actor, found[0].device)))
 
     @router.post(
         "/devices",

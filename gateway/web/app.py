@@ -22,6 +22,7 @@ from gateway.runtime.writer import Catalogs
 from gateway.web.access import Gate, SignInNeeded, check_routes, lead_to_sign_in, public, wants_page
 from gateway.web.account import route_account
 from gateway.web.accounts import route_accounts
+from gateway.web.api_commands import route_commands_api
 from gateway.web.api_devices import route_devices_api
 from gateway.web.api_incidents import route_api
 from gateway.web.api_rules import route_rules_api
@@ -32,6 +33,7 @@ from gateway.web.board_page import route_board
 from gateway.web.bulk_page import route_bulk
 from gateway.web.callbacks import RETRY, route_callbacks
 from gateway.web.callers import route_callers
+from gateway.web.command_page import route_commands
 from gateway.web.console import Console
 from gateway.web.device_page import route_devices
 from gateway.web.guard import Guard
@@ -163,6 +165,7 @@ def create_app(
         app.mount("/static", StaticPages(directory=STATIC), name="static")
         app.include_router(route_board(console))
         app.include_router(route_incidents(console))
+        app.include_router(route_commands(console))
         app.include_router(route_map(console))
         app.include_router(route_devices(console))
         app.include_router(route_bulk(console))
@@ -171,7 +174,7 @@ def create_app(
         app.include_router(route_rules(console))
         app.include_router(route_appraisal(console))
         app.include_router(route_metrics(console))
-        api = [route_api(console), route_devices_api(console), route_rules_api(console)]
+        api = [route_api(console), route_commands_api(console), route_devices_api(console), route_rules_api(console)]
         for router in (*api, route_description(api)):
             app.include_router(router)
     check_routes(app.routes)

@@ -8,10 +8,12 @@ from typing import Any, Final
 
 from fastapi import Request
 from msgspec import Struct
+from msgspec.structs import replace
 
+from gateway.core.cameras import CAMERA_ATTRIBUTES
 from gateway.core.model import Community, Device, DeviceState, Place, Sort
 from gateway.core.present import Present
-from gateway.runtime.access import Actor
+from gateway.runtime.access import Actor, Permission
 from gateway.runtime.board import Filter
 from gateway.runtime.door import DoorClosed, DoorRefused
 from gateway.runtime.help_pages import PROFILE
@@ -55,6 +57,14 @@ async def look(console: Console, community: str, device: str = "") -> Present | 
         return await console.door.look(community, device)
     except (DoorClosed, DoorRefused):
         return None
+
+
+def veil(actor: Actor, device: Device) -> Device:
+    """The device as the actor may see it: how a camera is reached is for those who look through it."""
+    if actor.may(Permission.CAMERAS_SEE) or not any(name in device.attributes for name in CAMERA_ATTRIBUTES):
+        return device
+    shown = {name: value for name, value in device.attributes.items() if name not in CAMERA_ATTRIBUTES}
+    return replace(device, attributes=shown)
 
 
 async def read_sick(console: Console, present: Present) -> list[Patient]:
@@ -136,6 +146,8 @@ def words(console: Console, language: str) -> dict[str, Any]:
         "name_model": name_model,
         "name_device": name_device,
         "name_signal": lambda code: device_words.pick_word(device_words.SIGNALS, code, language),
+        "name_argument": lambda code: device_words.pick_word(device_words.ARGUMENTS, code, language),
+        "name_nearness": lambda code: device_words.pick_word(device_words.NEARNESS, code, language),
         "name_ailment": lambda code: device_words.pick_word(device_words.AILMENTS, code, language),
         "name_change": lambda code: device_words.pick_word(device_words.VERBS, code, language),
         "name_refusal": lambda code: device_words.pick_word(device_words.REFUSALS, code, language),

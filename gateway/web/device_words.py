@@ -81,6 +81,19 @@ SIGNALS: Final[Mapping[str, Text]] = {
 }
 """Readings, events and commands of the profiles. One that is new in a file stands under its own name."""
 
+ARGUMENTS: Final[Mapping[str, Text]] = {
+    "text": {"zh": "播报内容", "en": "Words to speak"},
+    "seconds": {"zh": "时长（秒）", "en": "For how long (s)"},
+    "minutes": {"zh": "时长（分钟）", "en": "For how long (min)"},
+}
+"""Arguments of commands."""
+
+NEARNESS: Final[Mapping[str, Text]] = {
+    "place": {"zh": "同一地点", "en": "the same place"},
+    "building": {"zh": "同一楼栋", "en": "the same building"},
+    "community": {"zh": "本小区", "en": "the community"},
+}
+
 AILMENTS: Final[Mapping[str, Text]] = {
     Ailment.OFFLINE: {"zh": "离线", "en": "Offline"},
     Ailment.CUT_OFF: {"zh": "代理失联", "en": "Agent out of reach"},

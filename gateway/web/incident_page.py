@@ -18,12 +18,15 @@ from gateway.errors import GatewayError
 from gateway.runtime.access import Actor, Permission
 from gateway.runtime.acting import Outcome, Wish, act, list_moves
 from gateway.runtime.board import Filter
+from gateway.runtime.commanding import list_given, sum_up
 from gateway.runtime.door import DoorClosed, DoorRefused
 from gateway.runtime.evidence import Evidence, gather, name_device
 from gateway.web.access import authorise, demand_cover
 from gateway.web.console import Console
+from gateway.web.device_view import words
 from gateway.web.languages import choose_language, pick
 from gateway.web.problems import Problem
+from gateway.web.readings import read_readings
 from gateway.web.stream import follow_one, read_position, stream
 from gateway.web.words import read_input, show_input
 
@@ -36,7 +39,8 @@ MERGE_CHOICES: Final = 60
 
 
 class Notice(Struct, frozen=True):
-    """What the page says about the act that has just come in. ``kind``: ``done``, ``late``, ``refused``, ``away``."""
+    """What the page says about the act that has just come in. ``kind``: ``done``, ``late``, ``refused``, ``away``; for
+    a command ``ordered`` and ``forbidden``, with its name as ``verb``."""
 
     kind: str
     verb: str = ""
@@ -50,11 +54,7 @@ def route_incidents(console: Console) -> APIRouter:
     router = APIRouter()
 
     async def find(id: str, actor: Actor) -> Incident:
-        incident = await asyncio.to_thread(console.ledger.incident, id)
-        if incident is None:
-            raise Problem(404, "unknown", "there is no such thing, or it is not in your scope")
-        demand_cover(actor, incident.community, incident.chain)
-        return incident
+        return await find_incident(console, actor, id)
 
     @router.get("/incidents/{id}")
     async def show_incident(request: Request, actor: Seer, id: str) -> Response:
@@ -112,12 +112,38 @@ def route_incidents(console: Console) -> APIRouter:
         notice: Notice | None = None,
         again: Wish | None = None,
     ) -> Response:
-        language = choose_language(request)
-        evidence = await asyncio.to_thread(gather, console.ledger, incident, console.clock())
-        values = _describe(console, actor, incident, evidence, language)
-        return await console.respond(request, template, status, notice=notice, again=again, **values)
+        return await respond_incident(console, request, actor, incident, template, status, notice, again)
 
     return router
+
+
+async def find_incident(console: Console, actor: Actor, id: str) -> Incident:
+    """An incident in the actor's scope. Raises Problem 404."""
+    incident = await asyncio.to_thread(console.ledger.incident, id)
+    if incident is None:
+        raise Problem(404, "unknown", "there is no such thing, or it is not in your scope")
+    demand_cover(actor, incident.community, incident.chain)
+    return incident
+
+
+async def respond_incident(
+    console: Console,
+    request: Request,
+    actor: Actor,
+    incident: Incident,
+    template: str,
+    status: int = 200,
+    notice: Notice | None = None,
+    again: Wish | None = None,
+) -> Response:
+    """The incident's page, or the part of it that ``template`` is."""
+    language = choose_language(request)
+    evidence = await asyncio.to_thread(gather, console.ledger, incident, console.clock())
+    given = await asyncio.to_thread(list_given, console.ledger, incident)
+    values = _describe(console, actor, incident, evidence, language)
+    values |= words(console, language)
+    values |= {"given": given, "seen": sum_up(given), "readings": await read_readings(console, incident)}
+    return await console.respond(request, template, status, notice=notice, again=again, **values)
 
 
 def read_wish(form: FormData) -> Wish:

@@ -13,12 +13,14 @@ from starlette.routing import BaseRoute
 
 from gateway.core.model import Device, DeviceState, Due, Incident, Level, Line, Phase, Role, Silence, Sort
 from gateway.core.present import DevicePresent, LastValue
+from gateway.core.profile import FieldSpec
 from gateway.core.rule import Status
 from gateway.runtime.acting import Choice
 from gateway.runtime.appraisal import By, Names, Question, appraise
 from gateway.runtime.appraising import Report, make_report
+from gateway.runtime.commanding import Given, Near, Offer, Sight
 from gateway.runtime.device_desk import Settled
-from gateway.runtime.ports import Finding
+from gateway.runtime.ports import Finding, GivenCommand
 from gateway.runtime.rule_desk import Case, Decision, RuleAccount, Ruled, Standing
 from gateway.runtime.sick import Ailment, Patient, Symptom
 from gateway.web.access import public
@@ -75,6 +77,27 @@ EXAMPLE: Final = Incident(
         next_at=1_795_435_245_123,
     ),
 )
+_COMMAND: Final = GivenCommand(
+    "0b0f3a3e-63a5-5c39-8a55-0b8e5a7f5f11",
+    "c042-speaker-0003",
+    "broadcast",
+    {"text": "三号楼发生火情，请沿安全通道撤离"},
+    "done",
+    "as asked",
+    1_795_435_230_000,
+    1_795_435_231_000,
+    1_795_435_350_000,
+)
+_SPEAKER: Final = Device("c042-speaker-0003", "ip-speaker", "agent-042", "c042-b03", "广播音柱3")
+_SIGHT: Final = Sight(
+    "c042-plate-0001",
+    "车辆识别摄像机1",
+    "南门",
+    "community",
+    "37021500011320042001",
+    "rtsp://c042-plate-0001.cameras.example/main",
+    85,
+)
 _MOVE: Final = Choice("accept", ("reason",), (), is_next=True)
 
 
@@ -99,6 +122,24 @@ class IncidentWithMoves(Struct, frozen=True):
 
     incident: Incident
     moves: list[Choice]
+
+
+class GivenList(Struct, frozen=True):
+    """Commands that were given for an incident."""
+
+    items: list[Given]
+
+
+class OfferList(Struct, frozen=True):
+    """Commands that may be given for an incident."""
+
+    items: list[Offer]
+
+
+class SightList(Struct, frozen=True):
+    """Cameras near an incident."""
+
+    items: list[Sight]
 
 
 class DevicePage(Struct, frozen=True):
@@ -183,6 +224,9 @@ COMPONENTS: Final = (
     IncidentPage,
     ChangePage,
     IncidentWithMoves,
+    GivenList,
+    OfferList,
+    SightList,
     DevicePage,
     SickList,
     DevicePresent,
@@ -206,6 +250,11 @@ _EXAMPLES: Final[dict[str, Struct]] = {
     "IncidentPage": IncidentPage([EXAMPLE], None, 4711),
     "ChangePage": ChangePage([EXAMPLE], 4711, is_complete=True),
     "IncidentWithMoves": IncidentWithMoves(EXAMPLE, [_MOVE]),
+    "GivenList": GivenList([Given(_COMMAND, "wang", "现场确认有明火")]),
+    "OfferList": OfferList(
+        [Offer("broadcast", {"text": FieldSpec("text")}, (Near(_SPEAKER, "building", "3号楼", 0),))]
+    ),
+    "SightList": SightList([_SIGHT]),
 }
 _PROBLEMS: Final = {
     400: ("token-in-url", "a token never stands in an address"),

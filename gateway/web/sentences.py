@@ -14,9 +14,11 @@ from msgspec import Struct
 
 from gateway.core.catalog import Catalog
 from gateway.core.model import Line
+from gateway.core.ordering import SIMULATED
 from gateway.runtime.calls import NEED_TITLES
+from gateway.web.device_words import ARGUMENTS, SIGNALS, pick_word
 from gateway.web.languages import pick
-from gateway.web.words import name_level, name_role, name_state, name_step, show_moment
+from gateway.web.words import DEVICE_STATES, name_level, name_role, name_state, name_step, show_moment
 
 Names = Callable[[str], str]
 """The name of a grid by its code."""
@@ -57,7 +59,7 @@ class Speaker(Struct, frozen=True):
             found = pattern.fullmatch(why)
             if found is not None:
                 words = {name: self._word(name, text) for name, text in found.groupdict().items() if text is not None}
-                return template.format_map(_Blank(words))
+                return template.format_map(_Blank(words)).rstrip()
         return self._times(why)
 
     def refusal(self, words: str) -> str:
@@ -116,6 +118,11 @@ class Speaker(Struct, frozen=True):
                 return self.arithmetic(text)
             case "limit":
                 return self.limit(text)
+            case "command" | "argument":
+                table = SIGNALS if name == "command" else ARGUMENTS
+                return pick_word(table, text, self.language)
+            case "device_state":
+                return pick_word({**DEVICE_STATES, SIMULATED: {"zh": "模拟"}}, text, self.language)
             case "outcome":
                 return pick(_OUTCOMES.get(text, {"zh": text, "en": text}), self.language)
             case _:
@@ -156,6 +163,7 @@ _OUTCOMES: Final[Mapping[str, Mapping[str, str]]] = {
     "failed": {"zh": "失败", "en": "failed"},
     "expired": {"zh": "已过期", "en": "expired"},
     "refused": {"zh": "被拒绝", "en": "refused"},
+    "timed-out": {"zh": "无应答", "en": "no answer"},
 }
 
 
@@ -194,9 +202,11 @@ _CHINESE: Final[Mapping[str, tuple[tuple[re.Pattern[str], str], ...]]] = {
     "resume": _lines((rf"parked until (?P<until>{_DATE}) by (?P<who>.+)", "挂账到期（{until}，{who}）")),
     "rate": _lines((r"(?P<n>\d) of 5", "{n} 分（满分 5 分）")),
     "commanded": _lines(
-        (r"(?P<name>\w+): no device in this (?P<zone>\w+) can do it", "{name}：范围内没有可执行的设备"),
+        (r"(?P<command>\w+) → (?P<names>[^;]+); (?P<words>.+)", "{command} → {names}：{words}"),
+        (r"(?P<command>\w+) → (?P<names>[^;]+)", "{command} → {names}"),
+        (r"(?P<command>\w+): no device in this (?P<zone>\w+) can do it", "{command}：范围内没有可执行的设备"),
     ),
-    "answered": _lines((r"(?P<outcome>[\w-]+) (?P<name>.+)", "{outcome} {name}")),
+    "answered": _lines((r"(?P<outcome>[\w-]+)(?: (?P<name>.+))?", "{outcome} {name}")),
     "cleared": _lines(
         (r"the storm is over", "告警潮已结束"),
         (r"the condition is over; it came and went (?P<n>\d+) times", "条件不再成立，其间反复{n}次"),
@@ -236,6 +246,24 @@ _REFUSALS: Final = _lines(
     (r"no such open incident in this community", "事件已归档，不能再操作"),
     (r"(?P<who>.+) was faster \((?P<verb>\w+)\)", "{who}先一步（{verb}），请核对后再定"),
     (r"it was refused when it came first", "这一操作此前已被拒绝"),
+    (r"nothing is commanded for an incident that is (?P<state>\w+)", "事件已「{state}」，不能再下发指令"),
+    (r"commands are not for a (?P<role>\w+)", "{role}不能下发指令"),
+    (r"a command needs a reason", "下发指令须填写理由"),
+    (r"a command names 1 to (?P<n>\d+) devices", "一次指令须选 1 到 {n} 台设备，且不重复"),
+    (r"there is no device (?P<name>\S*) in this community", "本小区没有设备 {name}"),
+    (
+        r"device (?P<name>\S+) lies in grid (?P<grid>\w+), which is not below yours",
+        "设备 {name} 在{grid}，不在你的网格之内",
+    ),
+    (
+        r"device (?P<name>\S+) is not in use \((?P<device_state>\w+)\)",
+        "设备 {name} 处于「{device_state}」，不能下发指令",
+    ),
+    (r"device (?P<name>\S+) cannot do (?P<command>\w+)", "设备 {name} 不支持「{command}」"),
+    (r"(?P<command>\w+) is not given for an incident", "「{command}」不在事件中下发"),
+    (r"(?P<command>\w+) has no argument (?P<name>\w+)", "「{command}」没有参数 {name}"),
+    (r"the argument (?P<argument>\w+) of (?P<command>\w+) is missing", "「{command}」缺少{argument}"),
+    (r"the argument (?P<argument>\w+) of (?P<command>\w+) is", "「{command}」的{argument}不合要求"),
 )
 
 _ARITHMETIC: Final = _lines(

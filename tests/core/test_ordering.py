@@ -1,4 +1,4 @@
-"""A person's order: what it commands, what it leaves in the timeline, that it happens once, and each refusal in words."""
+"""A person's order: what it commands, what it leaves in the timeline, that it happens once, and each refusal."""
 
 from __future__ import annotations
 

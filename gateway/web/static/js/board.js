@@ -193,6 +193,7 @@
     pane.scrollTop = 0;
     if (window.htmx) window.htmx.process(pane);
     clocks.paint();
+    document.dispatchEvent(new CustomEvent("incident-shown"));
     pane.focus({ preventScroll: true });
     alarms.hear(id);
   }

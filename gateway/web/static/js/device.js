@@ -87,8 +87,6 @@
 
   const holder = document.getElementById("chart");
   const choice = document.getElementById("chart-name");
-  const SHANGHAI_MS = 28800000;
-  let chart = null;
 
   async function draw() {
     if (holder === null || !window.echarts) return;
@@ -100,34 +98,14 @@
     } catch {
       return;
     }
-    const style = getComputedStyle(document.documentElement);
-    const ink = style.getPropertyValue("--ink-3").trim();
-    const line = style.getPropertyValue("--line").trim();
     document.getElementById("chart-none").hidden = points.length > 0;
     holder.hidden = points.length === 0;
-    if (points.length === 0) return;
-    if (chart === null) chart = echarts.init(holder, null, { renderer: "svg" });
-    // The axis tells the time of Asia/Shanghai, wherever the browser is.
-    points = points.map(([at, value]) => [at + SHANGHAI_MS, value]);
-    chart.setOption({
-      animation: false,
-      useUTC: true,
-      grid: { left: 46, right: 14, top: 14, bottom: 26 },
-      tooltip: { trigger: "axis" },
-      xAxis: { type: "time", axisLabel: { color: ink, hideOverlap: true }, axisLine: { lineStyle: { color: line } } },
-      yAxis: { type: "value", scale: true, axisLabel: { color: ink }, splitLine: { lineStyle: { color: line } } },
-      series: [{
-        type: "line", step: "end", data: points, showSymbol: points.length < 60, symbolSize: 4,
-        lineStyle: { color: style.getPropertyValue("--accent").trim(), width: 1.5 },
-        itemStyle: { color: style.getPropertyValue("--accent").trim() },
-      }],
-    });
+    if (points.length > 0) curves.draw(holder, points);
   }
 
   if (holder !== null) {
     choice.addEventListener("change", draw);
     document.addEventListener("look-changed", draw);
-    window.addEventListener("resize", () => { if (chart !== null) chart.resize(); });
     draw();
   }
 })();

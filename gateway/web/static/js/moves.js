@@ -11,6 +11,8 @@
     const here = shown();
     if (here === null) return false;
     if ([...here.querySelectorAll("textarea")].some((field) => field.value !== field.defaultValue)) return true;
+    // Whoever is about to command a device, or looks at the list of cameras, keeps it.
+    if (here.querySelector("#incident-desk[open], #incident-cameras[open]") !== null) return true;
     const focused = document.activeElement;
     return focused !== null && here.contains(focused) && focused.closest("form.move") !== null;
   }
@@ -35,12 +37,15 @@
     if (Number(fresh.dataset.revision) <= Number(old.dataset.revision)) return;
     if (isBusy()) {
       // The form stays, with the revision that was looked at: the gateway refuses what is decided on an older one.
-      ["incident-head", "incident-signals", "incident-people", "incident-members", "incident-timeline"].forEach((part) => {
+      const parts = ["head", "given", "signals", "people", "members", "timeline"];
+      parts.map((part) => `incident-${part}`).forEach((part) => {
         const here = old.querySelector(`#${part}`);
         const there = fresh.querySelector(`#${part}`);
         if (here && there && !here.contains(document.activeElement)) here.replaceWith(there);
       });
-      old.querySelector("#incident-moved").hidden = false;
+      if (old.querySelector("form.move") !== null && old.dataset.acted !== fresh.dataset.acted) {
+        old.querySelector("#incident-moved").hidden = false;
+      }
       if (window.htmx) window.htmx.process(old);
     } else {
       const isOpen = old.querySelector("#incident-why[open]") !== null;
@@ -49,6 +54,7 @@
       if (isOpen) fresh.querySelector("#incident-why").open = true;
     }
     clocks.paint();
+    document.dispatchEvent(new CustomEvent("incident-shown"));
   }
 
   document.addEventListener("incident-changed", (event) => refresh(event.detail));
