@@ -26,7 +26,8 @@ const curves = (function () {
     const style = getComputedStyle(document.documentElement);
     const paint = (name) => style.getPropertyValue(name).trim();
     const [ink, line, accent] = [paint("--ink-3"), paint("--line"), paint("--accent")];
-    const chart = echarts.getInstanceByDom(holder) || echarts.init(holder, null, { renderer: "svg" });
+    // On a canvas, and a tooltip in it: as SVG or HTML it would carry styles of its own, which the pages' policy forbids.
+    const chart = echarts.getInstanceByDom(holder) || echarts.init(holder, null, { renderer: "canvas" });
     // The axis tells the time of Asia/Shanghai, wherever the browser is.
     const local = (at) => at + SHANGHAI_MS;
     const truth = words === null ? {} : {
@@ -36,7 +37,10 @@ const curves = (function () {
       animation: false,
       useUTC: true,
       grid: { left: 46, right: 14, top: marks.length ? 24 : 14, bottom: 26 },
-      tooltip: { trigger: "axis", valueFormatter: words === null ? undefined : (value) => (value ? words.yes : words.no) },
+      tooltip: {
+        trigger: "axis", renderMode: "richText",
+        valueFormatter: words === null ? undefined : (value) => (value ? words.yes : words.no),
+      },
       xAxis: { type: "time", axisLabel: { color: ink, hideOverlap: true }, axisLine: { lineStyle: { color: line } } },
       yAxis: {
         type: "value", scale: words === null, axisLabel: { color: ink }, splitLine: { lineStyle: { color: line } }, ...truth,
