@@ -18,6 +18,7 @@ from typing import Final
 from msgspec import Struct
 from msgspec.structs import replace
 
+from gateway.core.cameras import CAMERA_ATTRIBUTES, GB28181, RTSP, refuse_camera
 from gateway.core.catalog import Catalog
 from gateway.core.model import Device, DeviceState, RegistryChange, Scalar, Source
 from gateway.core.present import Present
@@ -68,8 +69,9 @@ class Registration(Struct, frozen=True, omit_defaults=True):
 
 class Alteration(Struct, frozen=True, omit_defaults=True):
     """A change of a registered device. ``verb``: ``test`` and ``end_test``, ``move`` (``place``), ``rename``
-    (``name``), ``replace`` (``code``; where it changes, ``profile`` and ``address``), ``retire``, or ``renew`` (a new
-    password). ``reason`` stands in the audit log."""
+    (``name``), ``replace`` (``code``; where it changes, ``profile`` and ``address``), ``camera`` (``gb28181`` and
+    ``rtsp``; an empty one is taken out), ``retire``, or ``renew`` (a new password). ``reason`` stands in the audit
+    log."""
 
     id: str
     verb: str
@@ -79,6 +81,8 @@ class Alteration(Struct, frozen=True, omit_defaults=True):
     code: str = ""
     profile: str = ""
     address: str = ""
+    gb28181: str = ""
+    rtsp: str = ""
 
 
 class Settled(Struct, frozen=True):
@@ -243,6 +247,8 @@ class DeviceDesk:
                 return replace(device, place=wish.place), moved
             case "replace":
                 return self._replace(device, wish), ()
+            case "camera":
+                return self._reach(device, wish), ()
             case "renew" if is_own_source(device):
                 return device, ()
             case "renew":
@@ -263,6 +269,16 @@ class DeviceDesk:
         attributes: Mapping[str, Scalar] = {**device.attributes, SERIAL: wish.code.strip()}
         address = wish.address.strip() or device.address
         return self._begin_test(replace(device, profile=profile, address=address, attributes=dict(attributes)))
+
+    def _reach(self, device: Device, wish: Alteration) -> Device:
+        """How people look through it is registered anew."""
+        given = {name: value.strip() for name, value in ((GB28181, wish.gb28181), (RTSP, wish.rtsp)) if value.strip()}
+        for name, value in given.items():
+            problem = refuse_camera({name: value})
+            if problem is not None:
+                raise Refused("bad-camera", problem, name)
+        others = {name: value for name, value in device.attributes.items() if name not in CAMERA_ATTRIBUTES}
+        return replace(device, attributes={**others, **given})
 
     def _begin_test(self, device: Device) -> Device:
         return replace(device, state=DeviceState.COMMISSIONING, state_until=self._clock() + TEST_MS)

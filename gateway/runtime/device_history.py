@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from msgspec import Struct
 
+from gateway.core.cameras import CAMERA_ATTRIBUTES
 from gateway.core.model import Device, DeviceState, RegistryChange, SilenceChange
 from gateway.runtime.device_desk import SERIAL
 from gateway.runtime.journal import JournalFault, decode_row
@@ -64,6 +65,8 @@ def _compare(at: int, who: str, before: Device | None, after: Device) -> Iterato
         yield Chapter(at, who, "rename", before.name, after.name)
     if before.address != after.address or before.source != after.source:
         yield Chapter(at, who, "change", f"{before.source} {before.address}", f"{after.source} {after.address}")
+    if any(before.attributes.get(name) != after.attributes.get(name) for name in CAMERA_ATTRIBUTES):
+        yield Chapter(at, who, "camera")  # how it is reached is not for all who see its history
     if after.state is DeviceState.COMMISSIONING and before.state_until != after.state_until:
         yield Chapter(at, who, "test")
     elif before.state is not after.state and after.state is DeviceState.ACTIVE:

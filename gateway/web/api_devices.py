@@ -10,6 +10,7 @@ from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from msgspec.structs import replace
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
+from gateway.core.cameras import ADDRESS_LIMIT
 from gateway.core.model import Community, Silence, SilenceChange
 from gateway.core.present import Present
 from gateway.runtime.access import Actor, Permission
@@ -70,13 +71,15 @@ class AlterationBody(BaseModel):
         extra=_FORBID, json_schema_extra={"example": {"verb": "move", "place": "c042-b03-u1-102", "reason": "搬家"}}
     )
 
-    verb: Literal["test", "end_test", "move", "rename", "replace", "retire", "renew"]
+    verb: Literal["test", "end_test", "move", "rename", "replace", "camera", "retire", "renew"]
     reason: Annotated[str, Field(max_length=200)] = ""
     place: Annotated[str, Field(max_length=48)] = ""
     name: Annotated[str, Field(max_length=60)] = ""
     code: Annotated[str, Field(max_length=80)] = ""
     profile: Annotated[str, Field(max_length=48)] = ""
     address: Annotated[str, Field(max_length=120)] = ""
+    gb28181: Annotated[str, Field(max_length=20)] = ""
+    rtsp: Annotated[str, Field(max_length=ADDRESS_LIMIT)] = ""
 
 
 class WindowBody(BaseModel):

@@ -34,7 +34,7 @@ from gateway.web.device_view import look, read_key, record, words
 from gateway.web.incident_page import Notice, find_incident, respond_incident
 from gateway.web.languages import choose_language
 from gateway.web.problems import Problem
-from gateway.web.readings import list_marks, read_points
+from gateway.web.readings import list_marks, read_points, span_of
 
 Seer = Annotated[Actor, Depends(authorise(Permission.INCIDENTS_SEE))]
 Watcher = Annotated[Actor, Depends(authorise(Permission.INCIDENTS_SEE, is_passive=True))]
@@ -135,10 +135,13 @@ def route_commands(console: Console) -> APIRouter:
 
     @router.get("/incidents/{id}/points")
     async def show_points(actor: Seer, id: str, name: Seen) -> Response:
-        """One reading of the device that began it, around that moment, ``[[ms, value], …]``, and when signals came."""
+        """One reading of the device that began it, around that moment, ``[[ms, value], …]``; when signals came; and
+        from when to when that is."""
         incident = await find_incident(console, actor, id)
         points = await read_points(console, incident, name)
-        return JSONResponse({"points": points, "marks": list_marks(incident)})
+        span = span_of(incident, console.clock())
+        marks = [at for at in list_marks(incident) if span[0] <= at <= span[1]]
+        return JSONResponse({"points": points, "marks": marks, "span": span})
 
     return router
 

@@ -14,6 +14,7 @@ from msgspec import Struct
 from starlette.datastructures import FormData
 from starlette.responses import JSONResponse, RedirectResponse
 
+from gateway.core.cameras import ADDRESS_LIMIT, CAMERA_ATTRIBUTES, is_camera
 from gateway.core.model import Community, Device, DeviceState
 from gateway.core.present import DevicePresent, Present
 from gateway.runtime.access import Actor, Permission
@@ -312,6 +313,7 @@ def route_devices(console: Console) -> APIRouter:
         sent = await request.form()
         names = ("id", "verb", "reason", "place", "name", "code", "profile", "address")
         fields = {name: read_text(sent, name) for name in names}
+        fields |= {name: read_text(sent, name, ADDRESS_LIMIT) for name in CAMERA_ATTRIBUTES}
         wish = Alteration(read_key(fields.pop("id")), **fields)
         about, what = f"{here.id}/{id}", f"device.{wish.verb}"
         try:
@@ -383,6 +385,7 @@ def route_devices(console: Console) -> APIRouter:
             choices=offer_places(present.places) if present is not None else [],
             profiles=[pair for pair in offer_profiles(console, language) if pair[0] in kinds],
             may_change=actor.may(Permission.REGISTRY_CHANGE) and known is not None,
+            is_camera=is_camera(device, profile.kind if profile is not None else ""),
             wish_id=lambda verb: again.id if again is not None and again.verb == verb else secrets.token_hex(16),
             told=told,
             password=password,
@@ -399,11 +402,11 @@ def draw_credentials(community: str, id: str, password: str) -> str:
     return segno.make(text, error="m", micro=False).svg_inline(scale=4, border=3, dark="#000", light="#fff")
 
 
-def read_text(form: FormData, name: str) -> str:
+def read_text(form: FormData, name: str, limit: int = TEXT_LIMIT) -> str:
     """A field of a form. Raises Problem for a form that is none of ours."""
     value = form.get(name, "")
-    if not isinstance(value, str) or len(value) > TEXT_LIMIT:
-        raise Problem(422, "not-valid", f"{name} is a text of at most {TEXT_LIMIT} characters")
+    if not isinstance(value, str) or len(value) > limit:
+        raise Problem(422, "not-valid", f"{name} is a text of at most {limit} characters")
     return value.strip()
 
 

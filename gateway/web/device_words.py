@@ -113,6 +113,7 @@ VERBS: Final[Mapping[str, Text]] = {
     "move": {"zh": "移动", "en": "Move"},
     "rename": {"zh": "改名", "en": "Rename"},
     "replace": {"zh": "更换", "en": "Replace"},
+    "camera": {"zh": "调看方式", "en": "How to look through it"},
     "retire": {"zh": "停用", "en": "Retire"},
     "renew": {"zh": "重新发放密码", "en": "Issue a new password"},
 }
@@ -143,6 +144,11 @@ REFUSALS: Final[Mapping[str, Text]] = {
     "unknown-profile": {"zh": "请选择型号", "en": "Choose a model"},
     "unknown-place": {"zh": "请选择安装位置", "en": "Choose the place"},
     "unknown-source": {"zh": "这个小区没有所选的边缘代理", "en": "This community has no such edge agent"},
+    "bad-camera": {
+        "zh": "国标编号为 20 位数字（第 11–13 位是设备类型）；取流地址形如 rtsp://10.1.2.3:554/main，其中不能有账号和密码",
+        "en": "The GB/T 28181 id has 20 digits (11 to 13 are the type); the address is like rtsp://10.1.2.3:554/main, "
+        "without a name or a password in it",
+    },
     "another-kind": {
         "zh": "不能换成另一类设备：请停用旧设备，再登记新设备",
         "en": "Another kind of device is no replacement: retire this one and register that",

@@ -55,7 +55,7 @@ async def read_points(console: Console, incident: Incident, name: str) -> list[t
     device = await asyncio.to_thread(console.ledger.device, incident.community, first_device(incident))
     if device is None:
         return []
-    since, until = incident.opened_at - BEFORE_MS, incident.opened_at + AFTER_MS
+    since, until = span_of(incident)
     heard = await asyncio.to_thread(
         read_around, console.ledger, console.catalog, incident.community, device, since, until, POINTS
     )
@@ -64,6 +64,12 @@ async def read_points(console: Console, incident: Incident, name: str) -> list[t
         for one in heard
         if one.name == name and not one.reason and not one.is_event and isinstance(one.value, int | float)
     ]
+
+
+def span_of(incident: Incident, now: int | None = None) -> tuple[int, int]:
+    """From when to when a curve goes, in ms; not beyond ``now``."""
+    until = incident.opened_at + AFTER_MS
+    return incident.opened_at - BEFORE_MS, until if now is None else max(incident.opened_at, min(now, until))
 
 
 def list_marks(incident: Incident) -> list[int]:

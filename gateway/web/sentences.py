@@ -54,6 +54,8 @@ class Speaker(Struct, frozen=True):
         if what in ("opened", "joined"):
             return self._saw(why)
         if self.language != "zh":
+            if what == "commanded":
+                why = _NAME.sub(lambda found: pick_word(SIGNALS, found[0], self.language), why, count=1)
             return self._times(why)
         for pattern, template in _CHINESE.get(what, ()):
             found = pattern.fullmatch(why)

@@ -10,7 +10,19 @@ from hypothesis import strategies as st
 from msgspec import json
 
 from gateway.core.engine import Engine
-from gateway.core.model import Blind, Delivery, Device, DeviceState, Event, OperatorAction, Presence, Step, Tick
+from gateway.core.incident import derive_id
+from gateway.core.model import (
+    Blind,
+    Delivery,
+    Device,
+    DeviceState,
+    Event,
+    OperatorAction,
+    Order,
+    Presence,
+    Step,
+    Tick,
+)
 from gateway.core.profile import ReadingSpec
 from gateway.core.registry import ReadingCell
 from gateway.core.state import encode_state
@@ -29,6 +41,19 @@ _READINGS = (
 )
 
 
+_FIRST_PRESS = derive_id("c001", "sos", "sos-1", "agent-1/spool1/alarm/1/0")
+"""The incident of a day that begins with a press."""
+
+
+@st.composite
+def orders(draw: st.DrawFn) -> Order:
+    """Of a few ids, so that some come again; for an incident that is there or not, of devices that can do it or not."""
+    id = draw(st.sampled_from(["o-1", "o-2"]))
+    incident = draw(st.sampled_from([_FIRST_PRESS, "nowhere"]))
+    devices = draw(st.sampled_from([("speaker-1",), ("speaker-2", "speaker-1"), ("smoke-1",), ("sos-1",)]))
+    return Order(id, "wang", incident, "broadcast", devices, "因为", {"text": "请撤离"})
+
+
 @st.composite
 def days(draw: st.DrawFn) -> list[Timed]:
     """Events in order of time: readings, presses, repeats, presence, drills, ticks, blindness, actions."""
@@ -37,7 +62,7 @@ def days(draw: st.DrawFn) -> list[Timed]:
     sent: list[Delivery] = []
     for _ in range(draw(st.integers(1, 25))):
         now += draw(st.sampled_from([0, 1, 500, 5 * S, 10 * S, 11 * S, 60 * S, 600 * S, 7200 * S]))
-        match draw(st.integers(0, 11)):
+        match draw(st.integers(0, 12)):
             case 0 | 1 | 2 | 3:
                 name, values = draw(st.sampled_from(_READINGS))
                 waited = draw(st.sampled_from([0, 0, 0, 3 * S, 90 * S]))
@@ -59,6 +84,8 @@ def days(draw: st.DrawFn) -> list[Timed]:
                 events.append((now, with_state(draw(st.sampled_from(["smoke-1", "sos-1"])), state, until)))
             case 9:
                 events.append((now, Blind(now - 3600 * S, now)))
+            case 10:
+                events.append((now, draw(orders())))
             case _:
                 events.append((now, Tick()))
     return events

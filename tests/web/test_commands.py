@@ -111,6 +111,8 @@ async def test_from_the_question_to_the_outcome(room: ControlRoom) -> None:
     page = (await li.get(f"/incidents/{pressed.id}")).text
     assert "关阀 → gas-1：闻到燃气味" in page
     assert "已执行 as asked" in page
+    li.client.cookies.set("language", "en")
+    assert "Close the valve → gas-1; 闻到燃气味" in (await li.get(f"/incidents/{pressed.id}")).text
     [deed] = [row.deed for row in room.accounts.find_audit(AuditFilter(what="command.give"), 9)][:1]
     assert (deed.who, deed.about, deed.outcome) == ("li", pressed.number, "done")
     assert "close_valve → gas-1" in deed.detail
@@ -299,6 +301,7 @@ async def test_readings_stand_on_the_page_and_their_points_are_told_with_the_sig
     assert [value for _, value in told["points"]] == [0.0, 1.0, 1.0]
     assert [at - START for at, _ in told["points"]] == [0, 6_000, 12_000]
     assert told["marks"] == [fire.opened_at]
+    assert told["span"] == [fire.opened_at - 1_800_000, room.clock()]
     assert nothing["points"] == []
 
 
@@ -368,3 +371,31 @@ async def test_a_token_that_does_not_carry_it_commands_nothing(room: ControlRoom
     assert code_of(refused) == (403, "not-allowed")
     deeds = [row.deed for row in room.accounts.find_audit(AuditFilter(what="access"), 9)]
     assert isinstance(deeds[0], Deed)
+
+
+async def test_how_a_camera_is_reached_is_registered_without_a_password(room: ControlRoom) -> None:
+    room.add("keeper", Role.PROPERTY_MANAGER)
+    keeper = await room.visitor_as("keeper")
+    path = "/devices/c001/cam-bare"
+    wish = {"verb": "camera", "gb28181": "37021501001320000009", "rtsp": "rtsp://10.1.2.9/main"}
+
+    async def send(**fields: str) -> httpx.Response:
+        await keeper.get(path)
+        return await keeper.submit(f"{path}/changes", {"id": secrets.token_hex(16), **wish, **fields})
+
+    secret = await send(rtsp="rtsp://admin:Secret-7@10.1.2.9/main")
+    short = await send(gb28181="123")
+    assert (secret.status_code, short.status_code) == (422, 422)
+    assert "其中不能有账号和密码" in secret.text
+    assert "Secret-7" not in secret.text
+    assert (await send()).status_code == 303
+    device = room.ledger.device("c001", "cam-bare")
+    assert device is not None
+    assert device.attributes == {"gb28181": wish["gb28181"], "rtsp": wish["rtsp"]}
+    assert wish["rtsp"] in (await keeper.get(path)).text
+    deeds = [row.deed for row in room.accounts.find_audit(AuditFilter(what="device.change"), 9)]
+    assert all("Secret-7" not in deed.detail for deed in deeds)
+    assert (await send(gb28181="", rtsp="")).status_code == 303
+    device = room.ledger.device("c001", "cam-bare")
+    assert device is not None
+    assert device.attributes == {}

@@ -21,8 +21,8 @@ const curves = (function () {
   }
 
   /** Draws [[ms, value], ...] into an element. `words` is {yes, no} where the values are a truth; `marks` are moments
-      (ms) and `mark` is their name. */
-  function draw(holder, points, { words = null, marks = [], mark = "" } = {}) {
+      (ms) and `mark` is their name; `span` is [from, to] (ms) where it is not what the points reach over. */
+  function draw(holder, points, { words = null, marks = [], mark = "", span = null } = {}) {
     const style = getComputedStyle(document.documentElement);
     const paint = (name) => style.getPropertyValue(name).trim();
     const [ink, line, accent] = [paint("--ink-3"), paint("--line"), paint("--accent")];
@@ -41,7 +41,10 @@ const curves = (function () {
         trigger: "axis", renderMode: "richText",
         valueFormatter: words === null ? undefined : (value) => (value ? words.yes : words.no),
       },
-      xAxis: { type: "time", axisLabel: { color: ink, hideOverlap: true }, axisLine: { lineStyle: { color: line } } },
+      xAxis: {
+        type: "time", axisLabel: { color: ink, hideOverlap: true }, axisLine: { lineStyle: { color: line } },
+        ...(span === null ? {} : { min: local(span[0]), max: local(span[1]) }),
+      },
       yAxis: {
         type: "value", scale: words === null, axisLabel: { color: ink }, splitLine: { lineStyle: { color: line } }, ...truth,
       },

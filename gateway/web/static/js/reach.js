@@ -25,13 +25,14 @@
     document.getElementById("evidence-none").hidden = told.points.length > 0;
     if (told.points.length === 0) return;
     const words = isTruth ? { yes: evidence.dataset.yes, no: evidence.dataset.no } : null;
-    curves.draw(chart, told.points, { words, marks: told.marks, mark: evidence.dataset.mark });
+    curves.draw(chart, told.points, { words, marks: told.marks, mark: evidence.dataset.mark, span: told.span });
   }
 
   document.addEventListener("incident-shown", draw);
   document.addEventListener("look-changed", draw);
   document.addEventListener("change", (event) => { if (event.target.id === "evidence-name") draw(); });
   document.addEventListener("DOMContentLoaded", draw);
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
 
   // --- commands --------------------------------------------------------------------------------------------------------
 
