@@ -53,6 +53,7 @@ from gateway.core.routing import LATE_MS, SILENCED, STAGES, STORMED, UNSEEN, Fin
 from gateway.core.rule import BEHIND, BLIND, LATE, Rule, ScopeKind, Status, Turn, Watch, WatchState
 from gateway.core.state import CommunityState, Cursor, Held
 from gateway.core.watches import Watches
+from gateway.core.worktime import FARTHEST_MS
 from gateway.wire import NOT_AN_EVENT, Measurement, Message
 from gateway.wire import Signal as WireSignal
 
@@ -784,6 +785,8 @@ class Engine:
         begin = max(now, silence.since)
         if silence.until <= begin:
             return "a silence ends after it begins, and in the future"
+        if silence.until > now + FARTHEST_MS:
+            return "a silence ends within ten years"
         longest = self._catalog.policy.life_safety_silence
         if silence.kind != "away" and silence.until - begin > longest and self._covers_life_safety(silence):
             return f"it covers devices that people's lives hang on: for those it ends after {longest // 3_600_000} h"

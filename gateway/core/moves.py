@@ -13,6 +13,7 @@ from typing import Final
 from msgspec import Struct
 
 from gateway.core.model import Incident, Line, OperatorAction, Role, Sort
+from gateway.core.worktime import FARTHEST_MS
 
 
 class State(StrEnum):
@@ -292,7 +293,9 @@ def _refuse_need(need: str, action: OperatorAction, now: int) -> str | None:
         case "into":
             return None if action.into else "needs the incident that takes this one in"
         case "until":
-            return None if action.until is not None and action.until > now else "needs a date in the future"
+            if action.until is None or action.until <= now:
+                return "needs a date in the future"
+            return None if action.until <= now + FARTHEST_MS else "needs a date within ten years"
         case _:
             return None if action.score is not None and 1 <= action.score <= 5 else "needs a score from 1 to 5"
 

@@ -17,6 +17,9 @@ from msgspec import Struct
 
 SHANGHAI_MS: Final = 8 * 3_600_000
 DAY_MS: Final = 86_400_000
+FARTHEST_MS: Final = 10 * 366 * DAY_MS
+"""How far ahead somebody may name a time: beyond lies a slip of the hand, and after 9999 no date can be written."""
+
 _EPOCH: Final = date(1970, 1, 1)
 _LIMIT: Final = re.compile(r"([1-9][0-9]{0,3})(min|h|wh|d|wd)")
 _SHOWN: Final = 6

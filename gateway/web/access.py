@@ -20,7 +20,7 @@ from fastapi.dependencies.models import Dependant
 from fastapi.routing import iter_route_contexts
 from msgspec import Struct
 from starlette.responses import RedirectResponse
-from starlette.routing import BaseRoute, Mount
+from starlette.routing import BaseRoute, Mount, compile_path
 
 from gateway.runtime.access import Actor, Permission
 from gateway.runtime.accounts import TOKEN_PREFIX, Account, Deed, Session, Stage, make_secret
@@ -340,6 +340,12 @@ def list_routes(routes: Sequence[BaseRoute]) -> list[Marked]:
         marks = tuple(walk(dependant)) if isinstance(dependant, Dependant) else ()
         found += [Marked(method, context.path or "", marks) for method in sorted(context.methods or {"?"})]
     return found
+
+
+def list_methods(routes: Sequence[BaseRoute], path: str) -> list[str]:
+    """What one may do at an address."""
+    found = [route.method for route in list_routes(routes) if compile_path(route.path)[0].match(path)]
+    return sorted(set(found))
 
 
 def check_routes(routes: Sequence[BaseRoute]) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from msgspec.structs import replace
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
 from gateway.core.cameras import ADDRESS_LIMIT
 from gateway.core.model import Community, Silence, SilenceChange
@@ -17,7 +17,7 @@ from gateway.runtime.access import Actor, Permission
 from gateway.runtime.device_desk import PATIENCE_S, Alteration, Refused, Registration, Settled
 from gateway.runtime.door import DoorClosed, DoorRefused
 from gateway.web.access import authorise
-from gateway.web.api_incidents import Key, Limit
+from gateway.web.api_incidents import Body, Key, Limit, Moment
 from gateway.web.callbacks import RETRY
 from gateway.web.console import Console
 from gateway.web.device_view import find_community, read_sick, record, veil
@@ -32,16 +32,13 @@ Place = Annotated[str, Path(max_length=48, pattern=r"^[a-z0-9-]+$", examples=["c
 Id = Annotated[str, Path(max_length=48, pattern=r"^[a-z0-9-]+$", examples=["sn-2026-0042"])]
 Window = Annotated[str, Path(max_length=64, pattern=r"^[A-Za-z0-9-]+$", examples=["0d6b1f0e3c914e6fb1c5b6a2f2f0a7c4"])]
 
-_FORBID: Final = "forbid"
 
-
-class RegistrationBody(BaseModel):
+class RegistrationBody(Body):
     """A device to register. Without ``source`` it speaks for itself and gets a password; with it, that edge agent
     carries it. With ``secret``, printed on a device that was listed beforehand, it is claimed and keeps that password.
     ``test``: it begins with a live test."""
 
     model_config = ConfigDict(
-        extra=_FORBID,
         json_schema_extra={
             "example": {
                 "community": "c042",
@@ -64,11 +61,11 @@ class RegistrationBody(BaseModel):
     test: bool = True
 
 
-class AlterationBody(BaseModel):
+class AlterationBody(Body):
     """A change of a device; what each verb takes, docs/devices.md says."""
 
     model_config = ConfigDict(
-        extra=_FORBID, json_schema_extra={"example": {"verb": "move", "place": "c042-b03-u1-102", "reason": "搬家"}}
+        json_schema_extra={"example": {"verb": "move", "place": "c042-b03-u1-102", "reason": "搬家"}}
     )
 
     verb: Literal["test", "end_test", "move", "rename", "replace", "camera", "retire", "renew"]
@@ -82,11 +79,10 @@ class AlterationBody(BaseModel):
     rtsp: Annotated[str, Field(max_length=ADDRESS_LIMIT)] = ""
 
 
-class WindowBody(BaseModel):
+class WindowBody(Body):
     """A maintenance window, a silence, or an absence (``away``: ``place`` alone, a household)."""
 
     model_config = ConfigDict(
-        extra=_FORBID,
         json_schema_extra={
             "example": {
                 "community": "c042",
@@ -100,11 +96,11 @@ class WindowBody(BaseModel):
 
     community: Annotated[str, Field(max_length=48)]
     kind: Literal["maintenance", "silence", "away"]
-    until: AwareDatetime
+    until: Moment
     reason: Annotated[str, Field(min_length=1, max_length=200)]
     device: Annotated[str, Field(max_length=48)] | None = None
     place: Annotated[str, Field(max_length=48)] | None = None
-    since: AwareDatetime | None = None
+    since: Moment | None = None
 
 
 def route_devices_api(console: Console) -> APIRouter:
@@ -250,7 +246,8 @@ def _outcome(settled: Settled) -> str:
 
 
 def _refused(error: Refused) -> Problem:
-    return Problem(422 if error.field else 409, error.code, error.words, field=error.field)
+    """Always 409: what the document allows and the district as it stands does not. ``field`` names the one to mend."""
+    return Problem(409, error.code, error.words, field=error.field)
 
 
 def _away() -> Problem:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import AsyncIterator
+from datetime import datetime
 from typing import Annotated, Any, Final
 
 import msgspec
 from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 from msgspec.structs import replace
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
 
 from gateway.core.model import Incident
 from gateway.core.moves import VERBS
@@ -25,7 +27,7 @@ from gateway.web.console import Console
 from gateway.web.openapi import EXAMPLE, answers, errors
 from gateway.web.problems import Problem
 from gateway.web.rendering import key_of
-from gateway.web.stream import LIFE_S, PULSE_S, event, read_position, stream
+from gateway.web.stream import LIFE_S, PULSE_S, Position, event, read_position, stream
 
 Seer = Annotated[Actor, Depends(authorise(Permission.INCIDENTS_SEE))]
 Watcher = Annotated[Actor, Depends(authorise(Permission.INCIDENTS_SEE, is_passive=True))]
@@ -42,22 +44,41 @@ Key = Annotated[
     ),
 ]
 
+_RFC3339: Final = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
+
+
+def read_moment(value: object) -> datetime:
+    """A time with its zone, as RFC 3339 writes it. Raises ValueError for all else, numbers among it."""
+    if not isinstance(value, str) or not _RFC3339.fullmatch(value):
+        raise ValueError("must be a time such as 2026-11-23T22:00:00+08:00")
+    return datetime.fromisoformat(value.upper())
+
+
+Moment = Annotated[AwareDatetime, BeforeValidator(read_moment)]
+"""A time in a body."""
+
+
+class Body(BaseModel):
+    """What a program sends: nothing but what the document names, and each of the type that it says."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
 SCAN: Final = 500
 SCANS: Final = 6
 """Pages of the ledger that one request looks through; what it has not found by then, the next one goes on with."""
 
 
-class ActBody(BaseModel):
+class ActBody(Body):
     """An act on an incident. Which verbs are open now, and what each needs, the incident's ``moves`` say."""
 
     model_config = ConfigDict(
-        extra="forbid",
         json_schema_extra={"example": {"verb": "dispatch", "body": "fire-rescue", "reason": "有烟", "revision": 3}},
     )
 
     verb: Annotated[str, Field(pattern=f"^({'|'.join(VERBS)})$")]
     reason: Annotated[str, Field(max_length=500)] = ""
-    until: AwareDatetime | None = None
+    until: Moment | None = None
     body: Annotated[str, Field(max_length=48)] = ""
     into: Annotated[str, Field(max_length=64)] = ""
     score: Annotated[int, Field(ge=1, le=5)] | None = None
@@ -105,9 +126,7 @@ def route_api(console: Console) -> APIRouter:
         "/incidents/stream",
         responses={200: {"content": {"text/event-stream": {}}, "description": "events"}, **errors(401, 403, 422, 429)},
     )
-    async def stream_changes(
-        request: Request, actor: Watcher, after: Annotated[int, Query(ge=-1, le=2**62)] = -1
-    ) -> Response:
+    async def stream_changes(request: Request, actor: Watcher, after: Position = -1) -> Response:
         """Server-sent events: ``incident`` (as it stands, without its timeline; ``id`` is the position) for each
         change of one's scope after ``after``, and ``pulse`` every few seconds. ``resync``, and the end, when there is
         no position or it lies too far back: read ``changes``, and come again with the position of its last page.

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from datetime import date
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Field
 
 from gateway.core.model import GridLevel
 from gateway.core.rule import Status
@@ -18,7 +19,7 @@ from gateway.runtime.device_desk import Refused
 from gateway.runtime.door import DoorClosed
 from gateway.runtime.rule_desk import Ruling
 from gateway.web.access import authorise
-from gateway.web.api_incidents import Key
+from gateway.web.api_incidents import Body, Key
 from gateway.web.appraisal_page import ask, make_question, respond_csv
 from gateway.web.callbacks import RETRY
 from gateway.web.console import Console
@@ -30,17 +31,24 @@ Seer = Annotated[Actor, Depends(authorise(Permission.RULES_SEE))]
 Ruler = Annotated[Actor, Depends(authorise(Permission.RULES_OVERRIDE))]
 Appraiser = Annotated[Actor, Depends(authorise(Permission.APPRAISAL_SEE))]
 Id = Annotated[str, Path(max_length=80, pattern=r"^[a-z0-9.-]+$", examples=["fire.smoke-persists"])]
-Day = Annotated[date, Query(examples=["2026-11-23"])]
+
+
+def read_day(value: object) -> date:
+    """A day as ISO 8601 writes it. Raises ValueError for all else, numbers among it."""
+    if not isinstance(value, str) or not re.fullmatch(r"\d{4}-\d\d-\d\d", value, re.ASCII):
+        raise ValueError("must be a day such as 2026-11-23")
+    return date.fromisoformat(value)
+
+
+Day = Annotated[date, BeforeValidator(read_day), Query(examples=["2026-11-23"])]
 
 FILE: Final = "file"
 
 
-class RulingBody(BaseModel):
+class RulingBody(Body):
     """A status to hold a rule at, below its file's; ``file`` takes that back, so that the file's status holds."""
 
-    model_config = ConfigDict(
-        extra="forbid", json_schema_extra={"example": {"status": "shadow", "reason": "施工扬尘，误报太多"}}
-    )
+    model_config = ConfigDict(json_schema_extra={"example": {"status": "shadow", "reason": "施工扬尘，误报太多"}})
 
     status: Literal["file", "shadow", "draft", "retired", "active"]
     reason: Annotated[str, Field(min_length=1, max_length=200)]
@@ -79,8 +87,7 @@ def route_rules_api(console: Console) -> APIRouter:
             raise _unknown() from error
         except Refused as error:
             await record(request, actor, "rule.override", id, f"refused: {error.code}", detail)
-            status = 422 if error.field in ("reason", "status") else 409
-            raise Problem(status, error.code, error.words, field=error.field) from error
+            raise Problem(409, error.code, error.words, field=error.field) from error
         except DoorClosed as error:
             await record(request, actor, "rule.override", id, "no answer", detail)
             raise Problem(503, "gateway-away", "the gateway does not answer; send it again", headers=RETRY) from error

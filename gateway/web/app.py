@@ -19,7 +19,15 @@ from gateway.runtime.clock import RunningClock
 from gateway.runtime.door import DoorClient
 from gateway.runtime.ports import Clock, Ledger, LedgerDown
 from gateway.runtime.writer import Catalogs
-from gateway.web.access import Gate, SignInNeeded, check_routes, lead_to_sign_in, public, wants_page
+from gateway.web.access import (
+    Gate,
+    SignInNeeded,
+    check_routes,
+    lead_to_sign_in,
+    list_methods,
+    public,
+    wants_page,
+)
 from gateway.web.account import route_account
 from gateway.web.accounts import route_accounts
 from gateway.web.api_commands import route_commands_api
@@ -108,7 +116,11 @@ def create_app(
         code = _CODES.get(error.status_code, "not-so")
         where = f"{request.method} {request.url.path[:200]}"
         detail = where if error.status_code in _CODES else error.detail
-        return await answer(request, Problem(error.status_code, code, detail, headers=error.headers))
+        headers = dict(error.headers or {})
+        if error.status_code == 405:
+            # The framework names the methods of the first route alone, of those that share an address.
+            headers["Allow"] = ", ".join(list_methods(app.routes, request.url.path))
+        return await answer(request, Problem(error.status_code, code, detail, headers=headers))
 
     @app.exception_handler(RequestValidationError)
     async def explain_fields(request: Request, error: RequestValidationError) -> Response:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import date, timedelta
+from datetime import date
 from typing import Annotated, Any, Final
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 
 from gateway.core.model import GridLevel
-from gateway.core.worktime import day_start, local_day
+from gateway.core.worktime import DAY_MS, day_start, local_day
 from gateway.errors import GatewayError
 from gateway.runtime.access import Actor, Permission
 from gateway.runtime.appraisal import NONE, By, Every, Figures, Question
@@ -28,6 +28,8 @@ from gateway.web.words import GRID_LEVELS
 Seer = Annotated[Actor, Depends(authorise(Permission.APPRAISAL_SEE))]
 Word = Annotated[str, Query(max_length=64, pattern=r"^[^\x00-\x1f]*$")]
 CSV: Final = "text/csv; charset=utf-8"
+
+YEARS: Final = (2000, 2999)
 
 SHOWN: Final = 500
 """Rows that a page shows; the export has them all."""
@@ -109,7 +111,9 @@ def make_question(
         raise Problem(422, "not-valid", f"every is one of {', '.join(Every)}")
     if grid:
         _demand_grid(console, actor, grid)
-    since, until = day_start(first), day_start(last + timedelta(days=1))
+    if not (YEARS[0] <= first.year and last.year <= YEARS[1]):
+        raise Problem(422, "not-valid", f"from and to are days of the years {YEARS[0]} to {YEARS[1]}")
+    since, until = day_start(first), day_start(last) + DAY_MS
     if not 0 < until - since <= LONGEST_MS:
         raise Problem(422, "not-valid", "to is not before from, and a year is the longest period")
     return Question(by, since, until, grid, GridLevel(level) if level else None, Every(every) if every else None)

@@ -16,7 +16,7 @@ from gateway.web.access import authorise
 from gateway.web.console import PAGE, Console
 from gateway.web.languages import choose_language, pick
 from gateway.web.rendering import Viewer, key_of
-from gateway.web.stream import follow, read_position, stream
+from gateway.web.stream import Position, follow, read_position, stream
 from gateway.web.words import SORTS, name_state
 
 Seer = Annotated[Actor, Depends(authorise(Permission.INCIDENTS_SEE))]
@@ -86,7 +86,7 @@ def route_board(console: Console) -> APIRouter:
         return await console.respond(request, "_alarms.html", unanswered=unanswered)
 
     @router.get("/board/stream")
-    async def stream_board(request: Request, actor: Watcher, wanted: Wanted, after: int = -1) -> Response:
+    async def stream_board(request: Request, actor: Watcher, wanted: Wanted, after: Position = -1) -> Response:
         """What changes, from a position on, as server-sent events. A browser that comes back says itself how far it
         has come."""
         viewer = Viewer(actor, wanted, choose_language(request))

@@ -18,6 +18,7 @@ from gateway.runtime.district_codes import CODES
 from gateway.runtime.district_tables import BadRow, Report, format_table
 from gateway.runtime.door import DoorClosed, DoorRefused
 from gateway.web.access import authorise
+from gateway.web.callbacks import RETRY
 from gateway.web.console import Console
 from gateway.web.device_page import read_text
 from gateway.web.device_view import find_community, look, offer_places, read_key, record, words
@@ -58,7 +59,7 @@ def route_bulk(console: Console) -> APIRouter:
         here = await find_community(console, actor, community)
         present = await look(console, here.id)
         if present is None:
-            raise Problem(503, "gateway-away", "the gateway does not answer")
+            raise Problem(503, "gateway-away", "the gateway does not answer; ask again", headers=RETRY)
         rows = [(place.id, place.name, place.kind) for place in offer_places(present.places)]
         text = format_table(("place", "名称 name", "类别 kind"), rows)
         headers = {"Content-Disposition": f'attachment; filename="places-{here.id}.csv"'}

@@ -24,6 +24,7 @@ from gateway.runtime.door import DoorClosed, DoorRefused
 from gateway.runtime.ports import LedgerDown
 from gateway.runtime.signals import read_head, read_recent, read_signals
 from gateway.web.access import authorise
+from gateway.web.callbacks import RETRY
 from gateway.web.console import Console
 from gateway.web.device_view import (
     find_community,
@@ -39,7 +40,7 @@ from gateway.web.device_view import (
 )
 from gateway.web.languages import choose_language
 from gateway.web.problems import Problem
-from gateway.web.stream import LIFE_S, PULSE_S, RETRY_MS, event, read_position, stream
+from gateway.web.stream import LIFE_S, PULSE_S, RETRY_MS, Position, event, read_position, stream
 
 Seer = Annotated[Actor, Depends(authorise(Permission.REGISTRY_SEE))]
 Watcher = Annotated[Actor, Depends(authorise(Permission.REGISTRY_SEE, is_passive=True))]
@@ -227,10 +228,10 @@ def route_devices(console: Console) -> APIRouter:
         here = await find_community(console, actor, community)
         present = await look(console, here.id, id)
         known = _only(present)
+        if present is None:
+            raise Problem(503, "gateway-away", "the gateway does not answer; ask again", headers=RETRY)
         if known is None:
-            raise Problem(
-                503 if present is None else 404, "unknown", "there is no such thing, or it is not in your scope"
-            )
+            raise Problem(404, "unknown", "there is no such thing, or it is not in your scope")
         return await respond(
             request, "_device_values.html", known=known, profile=console.catalog.profiles.get(known.device.profile)
         )
@@ -270,7 +271,9 @@ def route_devices(console: Console) -> APIRouter:
         return JSONResponse({"points": points[-POINTS:]})
 
     @router.get("/devices/{community}/{id}/stream")
-    async def stream_device(request: Request, actor: Watcher, community: str, id: str, after: int = -1) -> Response:
+    async def stream_device(
+        request: Request, actor: Watcher, community: str, id: str, after: Position = -1
+    ) -> Response:
         """What it sends from a row of the journal on, as soon as it is committed."""
         here = await find_community(console, actor, community)
         device = await find_device(here, id)

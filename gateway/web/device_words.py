@@ -174,7 +174,8 @@ SILENCE_REFUSALS: Final[Mapping[str, Text]] = {
     "there is no device": {"zh": "没有这台设备", "en": "There is no such device"},
     "there is no place": {"zh": "没有这个位置", "en": "There is no such place"},
     "a silence needs": {"zh": "请填写原因", "en": "Give the reason"},
-    "a silence ends": {"zh": "结束时间须晚于开始时间和现在", "en": "It ends after it begins, and in the future"},
+    "a silence ends after": {"zh": "结束时间须晚于开始时间和现在", "en": "It ends after it begins, and in the future"},
+    "a silence ends within": {"zh": "结束时间须在十年以内", "en": "It ends within ten years"},
     "it covers devices": {
         "zh": "其中有关系生命安全的设备，单次最长 8 小时，到时可再续",
         "en": "It covers devices that lives hang on: for those it lasts 8 hours at most, and can be renewed then",

@@ -27,7 +27,7 @@ from gateway.web.device_view import words
 from gateway.web.languages import choose_language, pick
 from gateway.web.problems import Problem
 from gateway.web.readings import read_readings
-from gateway.web.stream import follow_one, read_position, stream
+from gateway.web.stream import Position, follow_one, read_position, stream
 from gateway.web.words import read_input, show_input
 
 Seer = Annotated[Actor, Depends(authorise(Permission.INCIDENTS_SEE))]
@@ -81,7 +81,7 @@ def route_incidents(console: Console) -> APIRouter:
         return await console.respond(request, "_why.html", told=told, why=why, speaker=speaker)
 
     @router.get("/incidents/{id}/stream")
-    async def stream_incident(request: Request, actor: Watcher, id: str, after: int = -1) -> Response:
+    async def stream_incident(request: Request, actor: Watcher, id: str, after: Position = -1) -> Response:
         """Says when it has changed."""
         incident = await find(id, actor)
         return stream(console, request, follow_one(console, incident.id, read_position(request, after)))

@@ -14,7 +14,7 @@ from gateway.runtime.board import Filter
 from gateway.web.access import authorise
 from gateway.web.console import Console
 from gateway.web.languages import choose_language
-from gateway.web.stream import draw_case, follow_map, read_position, stream
+from gateway.web.stream import Position, draw_case, follow_map, read_position, stream
 
 Seer = Annotated[Actor, Depends(authorise(Permission.INCIDENTS_SEE))]
 Watcher = Annotated[Actor, Depends(authorise(Permission.INCIDENTS_SEE, is_passive=True))]
@@ -87,7 +87,7 @@ def route_map(console: Console) -> APIRouter:
         return Response(body, media_type="application/json")
 
     @router.get("/map/stream")
-    async def stream_map(request: Request, actor: Watcher, after: int = -1) -> Response:
+    async def stream_map(request: Request, actor: Watcher, after: Position = -1) -> Response:
         """What becomes of the open incidents."""
         return stream(
             console, request, follow_map(console, actor, choose_language(request), read_position(request, after))

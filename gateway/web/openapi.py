@@ -256,12 +256,14 @@ _EXAMPLES: Final[dict[str, Struct]] = {
     ),
     "SightList": SightList([_SIGHT]),
 }
+ALWAYS: Final = (400, 401, 403, 429, 503)
 _PROBLEMS: Final = {
     400: ("token-in-url", "a token never stands in an address"),
     401: ("sign-in-needed", "sign in, or send a token: Authorization: Bearer scg_…"),
     403: ("not-allowed", "a tester may not do this (incidents.act)"),
     404: ("unknown", "there is no such thing, or it is not in your scope"),
     409: ("late", "li was faster (accept): look at revision 4 and decide again"),
+    413: ("too-large", "a request has at most 262144 bytes"),
     422: ("not-valid", "body.verb: String should match the pattern"),
     429: ("too-often", "too many requests; wait 3 s"),
     503: ("gateway-away", "the gateway does not answer; send it again"),
@@ -278,9 +280,9 @@ def answers(name: str, what: str) -> dict[int | str, dict[str, Any]]:
 
 
 def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The answers of a route that are no success."""
+    """The answers of a route that are no success; to what every route may answer the others come by themselves."""
     found: dict[int | str, dict[str, Any]] = {}
-    for status in statuses:
+    for status in sorted({*ALWAYS, *statuses}):
         code, detail = _PROBLEMS[status]
         example = {"type": "about:blank", "status": status, "code": code, "detail": detail}
         content = {"schema": {"$ref": "#/components/schemas/Problem"}, "example": example}
@@ -317,6 +319,9 @@ def describe(routes: Sequence[BaseRoute]) -> dict[str, Any]:
             "detail": {"type": "string", "description": "for people"},
         },
     }
+    for operation in [one for methods in document["paths"].values() for one in methods.values()]:
+        if "requestBody" in operation:
+            operation["responses"] |= {str(status): answer for status, answer in errors(413).items()}
     components = document.setdefault("components", {})
     known = {name: schema for name, schema in components.get("schemas", {}).items() if "ValidationError" not in name}
     components["schemas"] = {**known, **schemas, "Problem": problem}

@@ -232,6 +232,7 @@ _REFUSALS: Final = _lines(
     (r"(?P<verb>\w+) needs a reason", "{verb}须填写理由"),
     (r"(?P<verb>\w+) needs the incident that takes this one in", "{verb}须选择并入的事件"),
     (r"(?P<verb>\w+) needs a date in the future", "{verb}须填写将来的时间"),
+    (r"(?P<verb>\w+) needs a date within ten years", "{verb}的时间须在十年以内"),
     (r"(?P<verb>\w+) needs a date after the one that holds now", "{verb}的时间须晚于现有时限"),
     (r"(?P<verb>\w+) needs a score from 1 to 5", "{verb}须打 1 到 5 分"),
     (r"somebody has accepted it already, and it is (?P<state>\w+)", "已有人受理，事件当前为「{state}」"),

@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
-from fastapi import Request
+from fastapi import Query, Request
 from starlette.responses import StreamingResponse
 
 from gateway.core.model import Incident, Level, Sort
@@ -34,6 +34,10 @@ ADMITTED_S: Final = 60.0
 """How often it is asked whether whoever listens still may."""
 
 RETRY_MS: Final = 2_000
+
+Position = Annotated[int, Query(ge=-1, le=2**62)]
+"""How far a page has come: a position of the ledger, or a row of the journal. -1 where it has none."""
+
 HEADERS: Final = {"X-Accel-Buffering": "no", "Cache-Control": "no-store"}
 """A proxy that gathers events before it sends them would make a live board an old one."""
 

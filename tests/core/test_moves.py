@@ -179,6 +179,7 @@ def test_each_verb_leads_where_the_table_says(verb: str) -> None:
         ("false_alarm", R, {"reason": ""}, "needs a reason"),
         ("park", F, {"until": None}, "needs a date in the future"),
         ("park", F, {"until": START}, "needs a date in the future"),
+        ("park", F, {"until": START + 4000 * D}, "needs a date within ten years"),
         ("rate", C, {"score": 6}, "needs a score from 1 to 5"),
         ("rate", C, {"score": None}, "needs a score from 1 to 5"),
         ("merge", R, {"into": ""}, "needs the incident"),

@@ -62,12 +62,12 @@ async def test_what_cannot_be_is_refused_by_code(room: ControlRoom, program: htt
     )
     gone = await program.post("/devices/c001/nobody/changes", json={"verb": "test"}, headers=with_key())
 
-    assert code_of(taken) == (422, "taken")
+    assert code_of(taken) == (409, "taken")
     assert taken.json()["field"] == "code"
     assert code_of(no_key) == (422, "not-valid")
     assert code_of(foreign) == (404, "unknown")
     assert code_of(unknown) == (422, "not-valid")
-    assert code_of(other) == (422, "another-kind")
+    assert code_of(other) == (409, "another-kind")
     assert code_of(gone) == (404, "unknown")
     await room.close_gateway()
     away = await program.post("/devices", json=DEVICE, headers=with_key(), timeout=20)

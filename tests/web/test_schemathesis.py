@@ -1,0 +1,41 @@
+"""The API against its own document: no request that anybody could make up finds a fault or an answer that the document
+does not have, and what the document forbids is refused."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from gateway.runtime.access import ROLE_TITLES
+from tests.web.control_room import ControlRoom
+from tests.web.fuzz import Fuzzing, without_limits
+
+SEED = 7
+
+
+@pytest.fixture
+async def fuzzing(tmp_path: Path) -> AsyncIterator[Fuzzing]:
+    with without_limits():
+        async with ControlRoom(tmp_path) as room:
+            made = Fuzzing(room)
+            await made.prepare()
+            yield made
+
+
+async def test_whoever_may_do_it_finds_no_fault_and_no_answer_that_is_not_described(
+    fuzzing: Fuzzing, tmp_path: Path
+) -> None:
+    phases = "examples,coverage,fuzzing"
+    status, said = await fuzzing.run(tmp_path, f"--seed={SEED}", "--max-examples=3", f"--phases={phases}")
+
+    assert status == 0, said
+
+
+async def test_whatever_role_asks_is_answered_as_the_document_says(fuzzing: Fuzzing) -> None:
+    for role in ROLE_TITLES:
+        statuses = await asyncio.to_thread(fuzzing.ask_as, role, 2, SEED)
+        assert statuses.total() > 0
+        assert 401 not in statuses, role
