@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator
 from gateway.core.cells import FAR
 from gateway.core.condition import Has, iter_leaves
 from gateway.core.evaluator import bind, find_quiet_band
-from gateway.core.model import Phase
 from gateway.core.registry import Key, Registry
 from gateway.core.rule import Rule, ScopeKind, Watch, WatchState
 

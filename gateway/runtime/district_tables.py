@@ -27,8 +27,9 @@ LARGEST: Final = 2**53 - 1
 
 _ID: Final = re.compile(r"[a-z0-9-]{1,48}")
 _NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,47}")
-_FORMULA: Final = re.compile(r"'*[=+\-@＝＋－＠]")
-"""Signs of full width, too: a Chinese spreadsheet reads them as the others."""
+_FORMULA: Final = re.compile(r"['\s\x00\ufeff]*[=+\-@＝＋－＠]|'*[\t\r\n]")
+"""Signs of full width, too: a Chinese spreadsheet reads them as the others. What cannot be seen before them is left out
+by some that read the table."""
 _SPREADSHEET: Final = re.compile(r"[0-9](\.[0-9]+)?[Ee]\+[0-9]{1,3}")
 _PLAIN: Final = re.compile(r"[^;='\s](?:[^;=']*[^;='\s])?")
 _PAIR: Final = re.compile(r"\s*([^=;']*?)\s*=\s*(?:'((?:[^']|'')*)'|([^;']*?))\s*(?:;|$)")

@@ -17,6 +17,7 @@ from gateway.core.worktime import DAY_MS, SHANGHAI_MS
 from gateway.runtime.access import Actor, Permission
 from gateway.runtime.accounts import AuditFilter, AuditRow
 from gateway.runtime.audit import verify_log
+from gateway.runtime.district_tables import guard
 from gateway.web.access import authorise, gate_of
 from gateway.web.pages import Pages, show_time
 
@@ -106,12 +107,7 @@ def _read_day(text: str) -> int | None:
 def _cells(row: AuditRow) -> tuple[str, ...]:
     deed = row.deed
     texts = (deed.who, deed.role, deed.what, deed.about, deed.where, deed.outcome, deed.detail)
-    return (str(row.seq), show_time(deed.at), *map(guard_cell, texts), row.hash)
-
-
-def guard_cell(text: str) -> str:
-    """A text that a spreadsheet takes for text and not for a formula."""
-    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠") else text
+    return (str(row.seq), show_time(deed.at), *map(guard, texts), row.hash)
 
 
 def _write(cells: tuple[str, ...]) -> str:

@@ -256,6 +256,11 @@ _EXAMPLES: Final[dict[str, Struct]] = {
     ),
     "SightList": SightList([_SIGHT]),
 }
+_RETRY_AFTER: Final = {
+    "description": "seconds until it is worth asking again",
+    "required": True,
+    "schema": {"type": "integer", "minimum": 1},
+}
 ALWAYS: Final = (400, 401, 403, 429, 503)
 _PROBLEMS: Final = {
     400: ("token-in-url", "a token never stands in an address"),
@@ -287,6 +292,8 @@ def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
         example = {"type": "about:blank", "status": status, "code": code, "detail": detail}
         content = {"schema": {"$ref": "#/components/schemas/Problem"}, "example": example}
         found[status] = {"description": code, "content": {CONTENT_TYPE: content}}
+        if status in (429, 503):
+            found[status]["headers"] = {"Retry-After": _RETRY_AFTER}
     return found
 
 

@@ -18,6 +18,7 @@ import uvicorn
 from msgspec.structs import replace
 
 from gateway.adapters.accounts import SqlAccounts
+from gateway.adapters.calls import SqlCalls
 from gateway.adapters.ledger import SqlLedger
 from gateway.adapters.secrets import ArgonSecrets
 from gateway.assembly import open_catalogs
@@ -26,12 +27,14 @@ from gateway.runtime.access import Actor
 from gateway.runtime.board import Board
 from gateway.runtime.clock import RunningClock
 from gateway.runtime.door import DoorClient, DoorServer
+from gateway.runtime.help_pages import PageKeys
 from gateway.runtime.officers import Officers
 from gateway.runtime.ports import Contact
 from gateway.runtime.registrar import DistrictFile
 from gateway.runtime.signing import Policy, SignIn
 from gateway.web.access import Gate, Site
 from gateway.web.app import create_app
+from gateway.web.help_desk import HelpDesk
 from gateway.wire import Lane, Message, Signal, encode_message, topic_of
 from tests.core.worlds import DEVICES
 from tests.runtime.world import HandClock, World, district_of, until
@@ -115,13 +118,16 @@ class ControlRoom:
 
     async def open_web(self) -> None:
         """The pages, on the port that they had before."""
+        door = DoorClient(self.folder / "door.sock")
+        calls = SqlCalls(self.ledger.database, bytes(32))
         self.app = create_app(
             self.ledger,
-            DoorClient(self.folder / "door.sock"),
+            door,
             self.world.catalog,
             gate=Gate(self.sign_in, self.officers, Site()),
             gateway_clock=self.clock,
             catalogs=open_catalogs(self.ledger, self.world.catalog),
+            desk=HelpDesk(self.ledger, calls, door, PageKeys(self.folder), RunningClock()),
         )
         listening = socket.create_server(("127.0.0.1", self._port))
         self._port = listening.getsockname()[1]
@@ -164,7 +170,7 @@ class ControlRoom:
     def visitor(self) -> Visitor:
         """A browser without scripts that has never been here."""
         client = httpx.AsyncClient(
-            base_url=self.url, headers={"Accept": "text/html", "Origin": self.url}, trust_env=False, timeout=10
+            base_url=self.url, headers={"Accept": "text/html", "Origin": self.url}, trust_env=False, timeout=60
         )
         self.clients.append(client)
         return Visitor(client)
