@@ -16,8 +16,10 @@ import psycopg
 from sqlalchemy import make_url
 
 from gateway.adapters.accounts import SqlAccounts
+from gateway.adapters.calls import SqlCalls
 from gateway.adapters.ledger import open_ledger
 from gateway.runtime.accounts import Deed
+from gateway.runtime.calls import Call
 from gateway.runtime.ports import Checkpoint
 from tests.ports.accounts_conformance import LI, SESSION, TOKEN
 from tests.ports.ledger_conformance import (
@@ -54,6 +56,9 @@ def fill(url: str) -> str:
     accounts.add_account(LI, Deed(NOW, "cli:root", "account.add", LI.name))
     accounts.open_session(SESSION, Deed(NOW, LI.name, "sign-in", LI.name, "127.0.0.1"))
     accounts.add_token(TOKEN, Deed(NOW, LI.name, "token.add", LI.name))
+    SqlCalls(ledger.database, bytes(32)).keep(
+        Call("page/1", "c001", "b1", "page-c001-b1", NOW, 1_500, "medical", "139 0000 1111", "三楼，门没锁")
+    )
     with ledger.database.reading() as session:
         [(version,)] = session.select("SELECT version_num FROM alembic_version")
     ledger.close()
