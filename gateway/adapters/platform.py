@@ -11,20 +11,20 @@ import hashlib
 import hmac
 import ssl
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Annotated, Final
 from urllib.parse import quote
 
 import httpx
 import msgspec
-from msgspec import Meta, Struct, structs
+from msgspec import Meta, Struct
 
 from gateway.core.model import Incident
 from gateway.core.policy import PlatformMapping
+from gateway.runtime.cloud_events import CONTENT_TYPE, encode_cloud_event, spell_out, to_rfc3339
 from gateway.runtime.ports import Held, PlatformAway, Verdict
 
 EVENT_TYPE: Final = "cn.jimo.gateway.incident.v1"
-CONTENT_TYPE: Final = "application/cloudevents+json; charset=utf-8"
 SIGNATURE_HEADER: Final = "Gateway-Signature"
 KEY_HEADER: Final = "Idempotency-Key"
 SHORTEST_KEY: Final = 32
@@ -36,7 +36,6 @@ _DETAIL_LIMIT: Final = 200
 _PAGE: Final = 200
 _PAGE_LIMIT: Final = 64 * 1024 * 1024
 _LIST_TIMEOUT_S: Final = 60.0
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 _Word = Annotated[str, Meta(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
@@ -129,7 +128,7 @@ class HttpPlatform:
         """Page by page. Raises PlatformAway when it has no list, does not answer, or answers what is no list."""
         after: str | None = None
         while True:
-            parameters = {"updated_since": _to_rfc3339(since), "limit": str(_PAGE)}
+            parameters = {"updated_since": to_rfc3339(since), "limit": str(_PAGE)}
             status, answer = await self._get("", parameters if after is None else parameters | {"after": after})
             if status != 200:
                 raise PlatformAway(_shorten(f"{status}: {_read_reason(answer)}"))
@@ -187,7 +186,6 @@ def encode_event(effect_id: str, incident: Incident, mapping: PlatformMapping | 
 
     ``data`` holds every field of the incident, also those at their default, so that a receiver needs none of ours. With
     a ``mapping``, the platform's own codes stand beside it, as the extension attributes that CloudEvents allows."""
-    data = _spell_out(incident)
     codes = {}
     if mapping is not None:
         codes = {
@@ -195,28 +193,15 @@ def encode_event(effect_id: str, incident: Incident, mapping: PlatformMapping | 
             "platformlevel": mapping.levels.get(incident.level, incident.level),
             "platformcategory": mapping.categories.get(incident.category, incident.category),
         }
-    return msgspec.json.encode(
-        {
-            "specversion": "1.0",
-            "id": effect_id,
-            "source": f"/gateway/{incident.community}",
-            "type": EVENT_TYPE,
-            "subject": incident.id,
-            "time": _to_rfc3339(incident.updated_at),
-            "datacontenttype": "application/json",
-            **codes,
-            "data": data,
-        }
+    return encode_cloud_event(
+        effect_id,
+        EVENT_TYPE,
+        f"/gateway/{incident.community}",
+        incident.id,
+        incident.updated_at,
+        spell_out(incident),
+        codes,
     )
-
-
-def _spell_out(value: object) -> object:
-    """A struct as a mapping of all its fields, and so all that is in it."""
-    if isinstance(value, msgspec.Struct):
-        return {name: _spell_out(part) for name, part in structs.asdict(value).items()}
-    if isinstance(value, tuple):
-        return [_spell_out(part) for part in value]
-    return value
 
 
 def sign(key: bytes, body: bytes) -> str:
@@ -288,10 +273,6 @@ def _shorten(text: str) -> str:
 
 def _undecided(detail: str) -> Verdict:
     return Verdict(accepted=False, refused=False, detail=_shorten(detail))
-
-
-def _to_rfc3339(at: int) -> str:
-    return (_EPOCH + timedelta(milliseconds=at)).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _check_url(url: str) -> httpx.URL:

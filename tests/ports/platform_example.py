@@ -9,7 +9,8 @@ from pathlib import Path
 
 import httpx
 
-from gateway.adapters.platform import CONTENT_TYPE, KEY_HEADER, SIGNATURE_HEADER, HttpPlatform, encode_event, sign
+from gateway.adapters.platform import KEY_HEADER, SIGNATURE_HEADER, HttpPlatform, encode_event, sign
+from gateway.runtime.cloud_events import CONTENT_TYPE
 from tests.ports.incidents import FIRE, effect_id
 from tests.simulators.platform_process import KEY
 
