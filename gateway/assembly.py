@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ipaddress
 import json
 import logging
 import signal
@@ -26,7 +27,9 @@ from gateway.adapters.mqtt import BrokerSettings, MqttInbox
 from gateway.adapters.notify import MailNotifier, TextMessageNotifier, WebhookNotifier
 from gateway.adapters.platform import SHORTEST_KEY, HttpPlatform
 from gateway.adapters.portal import OpenIdPortal
+from gateway.adapters.receivers import HttpReceivers
 from gateway.adapters.secrets import ArgonSecrets
+from gateway.adapters.webhooks import SqlWebhooks
 from gateway.core.catalog import Catalog, build_catalog
 from gateway.core.district import GridScheme, LevelScheme
 from gateway.core.model import GridLevel, Role
@@ -61,6 +64,8 @@ from gateway.runtime.registrar import (
 )
 from gateway.runtime.signing import MINUTE_MS, Policy, SignIn
 from gateway.runtime.standing import read_standing
+from gateway.runtime.webhook_courier import Courier
+from gateway.runtime.webhook_desk import WebhookDesk
 from gateway.runtime.writer import Catalogs, load_engine
 from gateway.settings import Settings
 from gateway.web.access import Gate, Site
@@ -479,6 +484,7 @@ async def serve_web(settings: Settings) -> None:
         gateway_clock=open_clock(settings),
         catalogs=open_catalogs(ledger, catalog),
         desk=open_help_desk(settings, ledger, door),
+        webhooks=open_webhook_desk(settings, ledger),
     )
     try:
         listening = socket.create_server((section.host, section.port))
@@ -508,6 +514,20 @@ def open_help_desk(settings: Settings, ledger: SqlLedger, door: DoorClient) -> H
     """What stands behind the residents' pages, with this installation's keys."""
     calls = SqlCalls(ledger.database, load_key(settings.data / "calls.key"))
     return HelpDesk(ledger, calls, door, PageKeys(settings.data), RunningClock())
+
+
+def open_webhook_desk(settings: Settings, ledger: SqlLedger) -> WebhookDesk:
+    """Webhooks, with this installation's key. Raises GatewayError for a network that is none."""
+    section = settings.web.webhooks
+    try:
+        networks = [ipaddress.ip_network(text) for text in section.networks]
+    except ValueError as error:
+        raise GatewayError("bad-setting", str(error), "web.webhooks.networks", "give networks: 10.8.0.0/16") from error
+    context = ssl.create_default_context(cafile=str(section.ca_file) if section.ca_file is not None else None)
+    receivers = HttpReceivers(networks, plain=section.http, verify=context)
+    webhooks = SqlWebhooks(ledger.database, load_key(settings.data / "webhooks.key"))
+    courier = Courier(ledger, webhooks, receivers, RunningClock(), section.give_up_days * DAY_MS)
+    return WebhookDesk(ledger, webhooks, receivers, RunningClock(), courier)
 
 
 async def issue_help_pages(

@@ -73,6 +73,17 @@ class PortalSection(_Section):
     ca_file: Path | None = None
 
 
+class WebhooksSection(_Section):
+    """Webhooks of the API: the ``networks`` that may be sent to though they are not public (an intranet's, say
+    ``10.8.0.0/16``), whether ``http`` is taken from others than this machine, after how many days without a good
+    answer a receiver is switched off, and authorities of one's own that sign receivers' certificates."""
+
+    networks: Words = ()
+    http: bool = False
+    give_up_days: _PositiveInt = 5
+    ca_file: Path | None = None
+
+
 class WebSection(_Section):
     """The web process (`python -m gateway web`): where it listens (``port`` 0: a free one), and the file with the keys,
     one a line, by which the central platform signs what its people do.
@@ -93,6 +104,7 @@ class WebSection(_Section):
     lock_minutes: _PositiveInt = 15
     second_factor: Words = ("administrator", "security", "auditor", "dispatcher")
     portal: PortalSection | None = None
+    webhooks: WebhooksSection = WebhooksSection()
 
 
 class MailSection(_Section):

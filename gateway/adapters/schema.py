@@ -329,6 +329,54 @@ call = _table(
     Index("ix_call_at", "at"),
 )
 
+# Who outside is told of incidents. ``secret`` and ``earlier`` are sealed; how it goes is beside the document, because a
+# courier writes that and people write the other.
+webhook = _table(
+    "webhook",
+    Column("id", Text, primary_key=True),
+    Column("created_at", NUMBER, nullable=False),
+    Column("since", NUMBER, nullable=False),
+    Column("off_at", NUMBER),
+    Column("off_why", Text, nullable=False),
+    Column("failures", NUMBER, nullable=False),
+    Column("failing_since", NUMBER),
+    Column("ok_at", NUMBER),
+    Column("renewal", Text, nullable=False),
+    Column("secret", LargeBinary, nullable=False),
+    Column("earlier", LargeBinary),
+    Column("earlier_until", NUMBER),
+    Column("document", LargeBinary, nullable=False),
+)
+
+# One event for one webhook, as it is sent.
+webhook_delivery = _table(
+    "webhook_delivery",
+    Column("webhook", Text, ForeignKey("webhook.id"), nullable=False),
+    Column("id", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("incident", Text, nullable=False),
+    Column("seq", NUMBER, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("attempts", NUMBER, nullable=False),
+    Column("created_at", NUMBER, nullable=False),
+    Column("due_at", NUMBER, nullable=False),
+    Column("settled_at", NUMBER),
+    Column("outcome", Text, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    PrimaryKeyConstraint("webhook", "id"),
+    Index("ix_webhook_delivery_due", "webhook", "due_at", "seq", **_where("state = 'waiting'")),
+    Index("ix_webhook_delivery_incident", "webhook", "incident", "seq", **_where("state = 'waiting'")),
+    Index("ix_webhook_delivery_created", "webhook", "created_at"),
+)
+
+# Whether an incident was open when it was last told of: so that opening and closing are told apart from a change.
+webhook_case = _table(
+    "webhook_case",
+    Column("incident", Text, primary_key=True),
+    Column("is_open", FLAG, nullable=False),
+    Column("at", NUMBER, nullable=False),
+)
+
 # Append-only: triggers refuse everything else (migration 0004).
 audit = _table(
     "audit",

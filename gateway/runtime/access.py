@@ -37,6 +37,7 @@ class Permission(StrEnum):
     SCENARIOS_PLAY = "scenarios.play"
     SYSTEM_SEE = "system.see"
     SYSTEM_CHANGE = "system.change"
+    WEBHOOKS_CHANGE = "webhooks.change"
     ACCOUNTS_SEE = "accounts.see"
     ACCOUNTS_CHANGE = "accounts.change"
     ACCOUNTS_GRANT = "accounts.grant"
@@ -62,6 +63,7 @@ PERMISSION_TITLES: Final[dict[Permission, Text]] = {
     Permission.SCENARIOS_PLAY: {"zh": "运行模拟场景", "en": "play scenarios and inject faults"},
     Permission.SYSTEM_SEE: {"zh": "查看系统运行", "en": "see how the gateway runs"},
     Permission.SYSTEM_CHANGE: {"zh": "系统运行维护", "en": "send dead letters again, change how the gateway runs"},
+    Permission.WEBHOOKS_CHANGE: {"zh": "维护事件推送", "en": "say who outside is told of incidents"},
     Permission.ACCOUNTS_SEE: {"zh": "查看账号", "en": "see accounts"},
     Permission.ACCOUNTS_CHANGE: {"zh": "建立与停用账号", "en": "make and disable accounts, reset their passwords"},
     Permission.ACCOUNTS_GRANT: {"zh": "授权", "en": "grant roles and scopes, reset second factors"},
@@ -92,6 +94,7 @@ PERMISSIONS: Final[dict[Role, frozenset[Permission]]] = {
             _P.RULES_OVERRIDE,
             _P.SYSTEM_SEE,
             _P.SYSTEM_CHANGE,
+            _P.WEBHOOKS_CHANGE,
         }
     ),
     Role.SECURITY: frozenset({_P.ACCOUNT_OWN, _P.ACCOUNTS_SEE, _P.ACCOUNTS_GRANT}),

@@ -146,7 +146,7 @@ def route_accounts(pages: Pages, ledger: Ledger) -> APIRouter:
         role = Role(given) if given in ROLE_TITLES else None
         if given and role is None:
             return await show_one(request, id, "role", 422)
-        grids, communities = _words(form.get("grids", "")), _words(form.get("communities", ""))
+        grids, communities = split_words(form.get("grids", "")), split_words(form.get("communities", ""))
         portal = form.get("portal", "").strip()
         return await act(
             request, id, actor, lambda officers, hand: officers.grant(hand, id, role, grids, communities, portal)
@@ -175,7 +175,7 @@ def route_accounts(pages: Pages, ledger: Ledger) -> APIRouter:
     return router
 
 
-def _words(text: str) -> list[str]:
+def split_words(text: str) -> list[str]:
     """Codes and ids as people list them: with commas, spaces or lines between them."""
     for mark in ",，、;；":
         text = text.replace(mark, " ")

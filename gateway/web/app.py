@@ -18,6 +18,7 @@ from gateway.runtime.accounts import Portal
 from gateway.runtime.clock import RunningClock
 from gateway.runtime.door import DoorClient
 from gateway.runtime.ports import Clock, Ledger, LedgerDown
+from gateway.runtime.webhook_desk import WebhookDesk
 from gateway.runtime.writer import Catalogs
 from gateway.web.access import (
     Gate,
@@ -34,6 +35,7 @@ from gateway.web.api_commands import route_commands_api
 from gateway.web.api_devices import route_devices_api
 from gateway.web.api_incidents import route_api
 from gateway.web.api_rules import route_rules_api
+from gateway.web.api_webhooks import route_webhooks_api
 from gateway.web.appraisal_page import route_appraisal
 from gateway.web.assets import STATIC, StaticPages
 from gateway.web.audit import route_audit
@@ -56,6 +58,7 @@ from gateway.web.pages import Pages
 from gateway.web.problems import Problem
 from gateway.web.resident import route_residents
 from gateway.web.rules_page import route_rules
+from gateway.web.webhooks_page import route_webhooks
 from gateway.web.windows_page import route_windows
 
 BODY_LIMIT: Final = 256 * 1024
@@ -76,11 +79,13 @@ def create_app(
     gateway_clock: RunningClock | None = None,
     catalogs: Catalogs | None = None,
     desk: HelpDesk | None = None,
+    webhooks: WebhookDesk | None = None,
 ) -> FastAPI:
     """The web process as an ASGI application. Without ``platform_keys`` no callback is taken, and without a ``gate``
     nobody signs in: then there are no pages. ``clock`` is real time, also where the gateway's runs faster: it judges
     what comes from outside; ``gateway_clock`` is the one by which incidents count. ``catalogs`` finds
-    earlier ones. ``desk`` stands behind the residents' pages. Of ``trusted_proxies`` it is believed who asks.
+    earlier ones. ``desk`` stands behind the residents' pages, ``webhooks`` behind those of who
+    outside is told. Of ``trusted_proxies`` it is believed who asks.
 
     Raises RuntimeError for a route that does not say who may come."""
     pages = Pages() if gate is not None else None
@@ -91,8 +96,12 @@ def create_app(
 
     @asynccontextmanager
     async def live(app: FastAPI) -> AsyncIterator[None]:
+        telling = asyncio.create_task(webhooks.run()) if webhooks is not None else None
         async with console.live() if console is not None else nullcontext():
             yield
+        if telling is not None:
+            telling.cancel()
+            await asyncio.gather(telling, return_exceptions=True)
         await door.close()
         if gate is not None:
             gate.close()
@@ -187,6 +196,9 @@ def create_app(
         app.include_router(route_appraisal(console))
         app.include_router(route_metrics(console))
         api = [route_api(console), route_commands_api(console), route_devices_api(console), route_rules_api(console)]
+        if webhooks is not None:
+            app.include_router(route_webhooks(console, webhooks))
+            api.append(route_webhooks_api(webhooks))
         for router in (*api, route_description(api)):
             app.include_router(router)
     check_routes(app.routes)

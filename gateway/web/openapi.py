@@ -23,6 +23,8 @@ from gateway.runtime.device_desk import Settled
 from gateway.runtime.ports import Finding, GivenCommand
 from gateway.runtime.rule_desk import Case, Decision, RuleAccount, Ruled, Standing
 from gateway.runtime.sick import Ailment, Patient, Symptom
+from gateway.runtime.webhook_desk import Hooked
+from gateway.runtime.webhooks import State, Webhook
 from gateway.web.access import public
 from gateway.web.problems import CONTENT_TYPE
 
@@ -167,6 +169,32 @@ class RuleList(Struct, frozen=True):
     items: list[Standing]
 
 
+class WebhookList(Struct, frozen=True):
+    """Webhooks, the oldest first."""
+
+    items: list[Webhook]
+
+
+class DeliveryTold(Struct, frozen=True):
+    """A delivery, without what was sent; ``outcome`` is what came of its last attempt."""
+
+    id: str
+    kind: str
+    state: State
+    attempts: int
+    created_at: int
+    due_at: int
+    settled_at: int | None
+    outcome: str
+
+
+class DeliveryPage(Struct, frozen=True):
+    """A page of deliveries, the newest first; ``next`` is the cursor of the next one, or null."""
+
+    items: list[DeliveryTold]
+    next: int | None
+
+
 _DEVICE: Final = Device(
     "sn-2026-0042",
     "fixed-sos",
@@ -236,8 +264,38 @@ COMPONENTS: Final = (
     RuleAccount,
     Ruled,
     Report,
+    WebhookList,
+    Webhook,
+    Hooked,
+    DeliveryPage,
+)
+_WEBHOOK: Final = Webhook(
+    "0d6b1f0e3c914e6fb1c5b6a2f2f0a7c4",
+    "街道大屏",
+    "https://receiver.example/events",
+    ("incident.opened", "incident.closed"),
+    ("370215001",),
+    (),
+    "wang",
+    1_795_435_200_000,
+    4711,
+    ok_at=1_795_435_260_000,
+)
+_DELIVERY: Final = DeliveryTold(
+    f"{EXAMPLE.id}/1/opened",
+    "incident.opened",
+    State.DONE,
+    1,
+    1_795_435_200_200,
+    1_795_435_200_200,
+    1_795_435_200_400,
+    "200 ok",
 )
 _EXAMPLES: Final[dict[str, Struct]] = {
+    "WebhookList": WebhookList([_WEBHOOK]),
+    "Webhook": _WEBHOOK,
+    "Hooked": Hooked(_WEBHOOK, "shown-once"),
+    "DeliveryPage": DeliveryPage([_DELIVERY], None),
     "DevicePage": DevicePage([_DEVICE], "sn-2026-0042"),
     "SickList": SickList([Patient(_DEVICE, (_LOW,), is_life_safety=True, homes=1)]),
     "DevicePresent": DevicePresent(_DEVICE, 1_795_435_200_123, values={"battery": LastValue(88.0, 1_795_435_200_123)}),

@@ -18,9 +18,11 @@ from sqlalchemy import make_url
 from gateway.adapters.accounts import SqlAccounts
 from gateway.adapters.calls import SqlCalls
 from gateway.adapters.ledger import open_ledger
+from gateway.adapters.webhooks import SqlWebhooks
 from gateway.runtime.accounts import Deed
 from gateway.runtime.calls import Call
 from gateway.runtime.ports import Checkpoint
+from gateway.runtime.webhooks import KINDS, Webhook, make_test
 from tests.ports.accounts_conformance import LI, SESSION, TOKEN
 from tests.ports.ledger_conformance import (
     COMMUNITIES,
@@ -59,6 +61,10 @@ def fill(url: str) -> str:
     SqlCalls(ledger.database, bytes(32)).keep(
         Call("page/1", "c001", "b1", "page-c001-b1", NOW, 1_500, "medical", "139 0000 1111", "三楼，门没锁")
     )
+    webhooks = SqlWebhooks(ledger.database, bytes(32))
+    hook = Webhook("hook1", "大屏", "https://receiver.test/a", KINDS, ("370215",), ("c001",), LI.name, NOW)
+    webhooks.add(hook, "a-secret", Deed(NOW, LI.name, "webhook.add", "hook1"))
+    webhooks.send(make_test(hook, "1", NOW), 5, Deed(NOW, LI.name, "webhook.test", "hook1"))
     with ledger.database.reading() as session:
         [(version,)] = session.select("SELECT version_num FROM alembic_version")
     ledger.close()

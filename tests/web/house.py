@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import Mapping
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,7 +17,9 @@ from msgspec.structs import replace
 from gateway.adapters.accounts import SqlAccounts
 from gateway.adapters.calls import SqlCalls
 from gateway.adapters.memory_ledger import open_memory_ledger
+from gateway.adapters.receivers import HttpReceivers
 from gateway.adapters.secrets import ArgonSecrets
+from gateway.adapters.webhooks import SqlWebhooks
 from gateway.core.model import Community, Grid, GridLevel, Role
 from gateway.runtime.access import MACHINES, ROLE_TITLES
 from gateway.runtime.accounts import Account, AuditFilter, Deed, Portal
@@ -24,6 +27,7 @@ from gateway.runtime.door import DoorClient
 from gateway.runtime.help_pages import PageKeys
 from gateway.runtime.officers import Hand, Officers
 from gateway.runtime.signing import Policy, SignIn
+from gateway.runtime.webhook_desk import WebhookDesk
 from gateway.web.access import Gate, Site
 from gateway.web.app import create_app
 from gateway.web.help_desk import HelpDesk
@@ -37,6 +41,7 @@ ANOTHER: Final = "Harbour-9-Magpies"
 CLI: Final = Hand("cli:root")
 DISTRICT: Final = "370215"
 TOWN: Final = "370215001"
+LOOPBACK: Final = (ip_network("127.0.0.0/8"),)
 COMMUNITIES: Final = (
     Community("c001", 1, "一号小区", (DISTRICT, TOWN, "370215001001")),
     Community("c002", 2, "二号小区", (DISTRICT, "370215002", "370215002001")),
@@ -57,8 +62,10 @@ class House:
         self.ledger = open_memory_ledger()
         self.ledger.add_communities(COMMUNITIES)
         levels = (GridLevel.DISTRICT, GridLevel.TOWN, GridLevel.CENTRE)
-        chains = [list(zip(community.grids, levels, strict=True)) for community in COMMUNITIES]
-        grids = {code: Grid(code, level, f"网格{code}") for chain in chains for code, level in chain}
+        chains = [
+            list(zip(community.grids, levels, (None, *community.grids[:-1]), strict=True)) for community in COMMUNITIES
+        ]
+        grids = {code: Grid(code, level, f"网格{code}", up) for chain in chains for code, level, up in chain}
         self.ledger.put_district(list(grids.values()), [], [])
         self.accounts = SqlAccounts(self.ledger.database)
         self.secrets = ArgonSecrets(bytes(32), CHEAP)
@@ -67,6 +74,7 @@ class House:
         )
         self.officers = Officers(self.sign_in, self.ledger)
         self.origin = public_url or "http://127.0.0.1:8080"
+        self.webhooks = SqlWebhooks(self.ledger.database, bytes(32))
         self.app = create_app(
             self.ledger,
             DoorClient(Path("/nowhere/door.sock")),
@@ -82,6 +90,7 @@ class House:
                 PageKeys(Path("/nowhere")),
                 lambda: self.now,
             ),
+            webhooks=WebhookDesk(self.ledger, self.webhooks, HttpReceivers(LOOPBACK), lambda: self.now),
         )
 
     def close(self) -> None:
