@@ -20,6 +20,7 @@ from gateway.errors import GatewayError
 from gateway.runtime.appraisal import NONE, Appraisal, By, Figures, Names, Question, appraise, chain_of
 from gateway.runtime.district_tables import guard
 from gateway.runtime.ports import Ledger
+from gateway.runtime.workbooks import write_workbook
 
 PAGE: Final = 500
 """Incidents that are read in one transaction."""
@@ -183,9 +184,29 @@ def render_csv(appraisal: Appraisal) -> str:
     """A table with a first line of names, a line for each row, and the total. No cell is a formula."""
     text = io.StringIO()
     writer = csv.writer(text)
-    writer.writerow([*_COLUMNS, *(f"{zh}{what} {step}" for step, zh in SHOWN_STEPS.items() for what in ("", "按时"))])
+    writer.writerow(_head())
     writer.writerows(_cells(row) for row in (*appraisal.rows, appraisal.total))
     return text.getvalue()
+
+
+def render_workbook(appraisal: Appraisal) -> bytes:
+    """The same as an .xlsx file, whose figures are numbers."""
+    rows = [[_to_number(cell) for cell in _cells(row)] for row in (*appraisal.rows, appraisal.total)]
+    # Texts are texts in a workbook, and need no apostrophe.
+    named = [[row.period, row.key, row.name] for row in (*appraisal.rows, appraisal.total)]
+    return write_workbook("appraisal", _head(), [[*name, *row[3:]] for name, row in zip(named, rows, strict=True)])
+
+
+def _head() -> list[str]:
+    return [*_COLUMNS, *(f"{zh}{what} {step}" for step, zh in SHOWN_STEPS.items() for what in ("", "按时"))]
+
+
+def _to_number(cell: str | int) -> str | int | float:
+    """A span as the number that it is; rates stay as they are written."""
+    try:
+        return float(cell) if isinstance(cell, str) and cell else cell
+    except ValueError:
+        return cell
 
 
 def _cells(row: Figures) -> list[str | int]:

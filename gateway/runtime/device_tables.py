@@ -9,7 +9,8 @@ from typing import Final
 from msgspec import Struct
 
 from gateway.runtime.device_desk import ID, RESERVED, Registration, make_id
-from gateway.runtime.district_tables import Report, Row, parse_table
+from gateway.runtime.district_tables import Report, Row, parse_table, parse_workbook
+from gateway.runtime.workbooks import is_workbook
 
 REQUIRED: Final = ("code", "profile", "place")
 OPTIONAL: Final = ("source", "name", "address", "secret")
@@ -33,10 +34,11 @@ class Wished(Struct, frozen=True):
 def read_registrations(
     file: str, data: bytes, places: Mapping[str, str], report: Report, *, is_test: bool
 ) -> list[Wished]:
-    """The devices of a table; rows that cannot be read are in the report. ``places``: whole names → ids; a place may be
-    written either way. Without a column ``source``, or with an empty cell, a device speaks for itself."""
+    """The devices of a table (CSV or .xlsx); rows that cannot be read are in the report. ``places``: whole names → ids;
+    a place may be written either way. Without a column ``source``, or with an empty cell, a device speaks for itself."""
     found: list[Wished] = []
-    for row in parse_table(file, data, REQUIRED, OPTIONAL, report).rows:
+    parse = parse_workbook if is_workbook(data) else parse_table
+    for row in parse(file, data, REQUIRED, OPTIONAL, report).rows:
         wish = _read_row(row, places, is_test=is_test)
         if len(found) >= ROWS and not row.is_bad:
             row.fault("", "bad-text", f"a table has at most {ROWS} devices", "put the rest into another table")

@@ -9,6 +9,8 @@ CODES: Final[Mapping[str, str]] = {
     # The file
     "unknown-file": "没有这种表，请改成规定的文件名",
     "not-utf-8": "文件编码不对，请另存为 CSV UTF-8",
+    "not-a-workbook": "不是完整的 Excel（.xlsx）文件，请重新另存",
+    "too-big": "Excel 文件过大，请拆成几个",
     "not-json": "不是有效的 GeoJSON，请重新导出",
     "not-a-feature": "地图要素不完整，请给出属性和一个点",
     "missing-column": "缺少必需的列，请在首行补上",
@@ -24,6 +26,9 @@ CODES: Final[Mapping[str, str]] = {
     "bad-number": "不是有效的数字，请改正",
     "bad-time": "不是有效的时间，请写成 2026-12-01T08:00",
     "spreadsheet-number": "编码被表格软件改成了科学计数，请把该列设为文本后重填",
+    "formula": "单元格是公式或错误值，请粘贴为数值",
+    "was-date": "被表格软件改成了日期，请把该列设为文本后重填",
+    "was-number": "单元格是数字：开头的 0 可能已丢失，请核对；最好把该列设为文本",
     "bad-attributes": "属性格式不对，请写成 名=值;名=值",
     "wrong-attribute": "属性的值规则读不懂，请按规则要求填写",
     "misspelt-attribute": "没有规则读取这个属性，可能写错了名字",

@@ -19,6 +19,7 @@ from msgspec import Struct
 
 from gateway.core.model import Scalar
 from gateway.runtime.district_codes import CODES
+from gateway.runtime.workbooks import MOST_COLUMNS, NoWorkbook, read_workbook
 
 LONGEST_CELL: Final = 2_000
 LONGEST_LINE: Final = 20_000
@@ -169,7 +170,8 @@ class Row:
         """The cell's text; an empty one where the column is missing."""
         text = self.peek(column)
         if not text:
-            if required:
+            # A cell that a spreadsheet has spoilt is not empty, and has its fault already.
+            if required and all(fault.column != self._columns.get(column, -1) + 1 for fault in self.faults):
                 self.fault(column, "empty", f"{column} is empty", f"write the {column}")
             return text
         if len(text) > LONGEST_CELL or not is_plain(text):
@@ -340,6 +342,56 @@ def parse_table(file: str, data: bytes, required: Sequence[str], optional: Seque
         what, mend = "it is empty", f"write {','.join(required)} first"
         report.bad.append(BadRow(file, 0, 0, "missing-column", what, mend))
     return Table(file, encoding, tuple(rows), len(report.bad) == before)
+
+
+def parse_workbook(file: str, data: bytes, required: Sequence[str], optional: Sequence[str], report: Report) -> Table:
+    """The same for the first sheet of an .xlsx file. What a spreadsheet made of a code is a fault of its row, and a
+    number where a text belongs a note."""
+    before = len(report.bad)
+    rows: list[Row] = []
+    columns: dict[str, int] | None = None
+    try:
+        sheet = read_workbook(data)
+    except NoWorkbook as error:
+        mend = "save it as .xlsx anew, with one sheet of devices, or as CSV in UTF-8"
+        report.bad.append(BadRow(file, 0, 0, error.code, str(error), mend))
+        return Table(file, "xlsx", (), is_whole=False)
+    for line, cells in sheet:
+        if not any(cell.text or cell.fault for cell in cells):
+            continue
+        if columns is None:
+            columns = _read_head(file, line, [cell.text for cell in cells], required, optional, report)
+            if columns is None:
+                break
+            continue
+        row = Row(file, line, [cell.text for cell in cells] + [""] * (MOST_COLUMNS - len(cells)), columns)
+        for name, index in columns.items():
+            cell = cells[index] if index < len(cells) else None
+            if cell is not None and cell.fault:
+                what, mend = _SHEET_FAULTS[cell.fault]
+                row.fault(name, cell.fault, f"{name} {what}", mend)
+            elif cell is not None and cell.note:
+                what, mend = _SHEET_FAULTS[cell.note]
+                report.notes.append(BadRow(file, line, index + 1, cell.note, f"{name} {cell.text} {what}", mend))
+        rows.append(row)
+    if columns is None and len(report.bad) == before:
+        what, mend = "it is empty", f"write {', '.join(required)} into the first row"
+        report.bad.append(BadRow(file, 0, 0, "missing-column", what, mend))
+    return Table(file, "xlsx", tuple(rows), len(report.bad) == before)
+
+
+_SHEET_FAULTS: Final[Mapping[str, tuple[str, str]]] = {
+    "formula": ("is a formula or an error", "copy the cells, and paste them as values"),
+    "was-date": ("was made a date by the spreadsheet", "make the column a column of text, and write it again"),
+    "was-number": (
+        "is a number: zeros before it are lost, if it had any",
+        "look whether it is right; to be safe, make the column a column of text",
+    ),
+    "spreadsheet-number": (
+        "is a number of more than 15 digits, and was rounded",
+        "make the column a column of text, and write the code again",
+    ),
+}
 
 
 def _split(file: str, line: int, text: str, faults: list[BadRow]) -> list[str] | None:

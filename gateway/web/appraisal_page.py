@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import date
 from typing import Annotated, Any, Final
 from urllib.parse import urlencode
@@ -14,9 +15,10 @@ from gateway.errors import GatewayError
 from gateway.runtime.access import Actor, Permission
 from gateway.runtime.appraisal import NONE, By, Every, Figures, Question
 from gateway.runtime.appraiser import LONGEST_MS, Answer
-from gateway.runtime.appraising import render_csv
+from gateway.runtime.appraising import render_csv, render_workbook
 from gateway.web import rule_words
 from gateway.web.access import authorise
+from gateway.web.bulk_page import respond_workbook
 from gateway.web.console import Console
 from gateway.web.device_view import record
 from gateway.web.device_words import pick_word
@@ -96,6 +98,24 @@ def route_appraisal(console: Console) -> APIRouter:
         answer = await ask(console, actor, question)
         await record(request, actor, "appraisal.export", str(by), detail=str(request.url.query))
         return respond_csv(answer, f"appraisal-{by}-{since}-{until}.csv")
+
+    @router.get("/appraisal/export.xlsx")
+    async def export_workbook(
+        request: Request,
+        actor: Seer,
+        by: By,
+        since: Annotated[date, Query(alias="from")],
+        until: Annotated[date, Query(alias="to")],
+        grid: Word = "",
+        level: Word = "",
+        every: Word = "",
+    ) -> Response:
+        """The same as a workbook."""
+        question = make_question(console, actor, by, since, until, grid, level, every)
+        answer = await ask(console, actor, question)
+        await record(request, actor, "appraisal.export", str(by), detail=str(request.url.query))
+        data = await asyncio.to_thread(render_workbook, answer.appraisal)
+        return respond_workbook(data, f"appraisal-{by}-{since}-{until}.xlsx")
 
     return router
 

@@ -17,13 +17,15 @@ from gateway.runtime.device_tables import OPTIONAL, REQUIRED, ROWS, read_registr
 from gateway.runtime.district_codes import CODES
 from gateway.runtime.district_tables import BadRow, Report, format_table
 from gateway.runtime.door import DoorClosed, DoorRefused
+from gateway.runtime.workbooks import CONTENT_TYPE as WORKBOOK
+from gateway.runtime.workbooks import write_workbook
 from gateway.web.access import authorise
 from gateway.web.callbacks import RETRY
 from gateway.web.console import Console
 from gateway.web.device_page import read_text
 from gateway.web.device_view import find_community, look, offer_places, read_key, record, words
 from gateway.web.device_words import REFUSALS, pick_word
-from gateway.web.languages import choose_language
+from gateway.web.languages import choose_language, pick
 from gateway.web.problems import Problem
 
 Changer = Annotated[Actor, Depends(authorise(Permission.REGISTRY_CHANGE))]
@@ -33,7 +35,8 @@ HEAD: Final = ("行 line", "编码 code", "编号 id", "结果 outcome", "密码
 
 
 class Told(Struct, frozen=True):
-    """What came of one row. ``line`` 0 is the table as a whole; ``password`` is shown this once."""
+    """What came of one row. ``line`` 0 is the table as a whole; ``password`` is shown this once; ``note`` is what to
+    look at all the same."""
 
     line: int
     code: str
@@ -41,6 +44,7 @@ class Told(Struct, frozen=True):
     words: str
     is_in: bool = False
     password: str = ""
+    note: str = ""
 
 
 def route_bulk(console: Console) -> APIRouter:
@@ -64,6 +68,27 @@ def route_bulk(console: Console) -> APIRouter:
         text = format_table(("place", "名称 name", "类别 kind"), rows)
         headers = {"Content-Disposition": f'attachment; filename="places-{here.id}.csv"'}
         return Response(text, media_type="text/csv; charset=utf-8", headers=headers)
+
+    @router.get("/bulk/places.xlsx")
+    async def list_places_in_workbook(actor: Changer, community: Word) -> Response:
+        """The same as a workbook."""
+        here = await find_community(console, actor, community)
+        present = await look(console, here.id)
+        if present is None:
+            raise Problem(503, "gateway-away", "the gateway does not answer")
+        rows = [(place.id, place.name, place.kind) for place in offer_places(present.places)]
+        data = await asyncio.to_thread(write_workbook, "places", ("place", "名称 name", "类别 kind"), rows)
+        return respond_workbook(data, f"places-{here.id}.xlsx")
+
+    @router.get("/bulk/template.xlsx")
+    async def offer_template(request: Request, actor: Changer) -> Response:
+        """An empty table with its columns, as columns of text."""
+        language = choose_language(request)
+        notes = [pick(text, language) for text in _TEMPLATE_NOTES]
+        models = sorted(profile.id for profile in console.catalog.profiles.values() if profile.status != "draft")
+        notes.append(f"profile: {', '.join(models)}")
+        data = await asyncio.to_thread(write_workbook, "devices", (*REQUIRED, *OPTIONAL), (), notes)
+        return respond_workbook(data, "devices.xlsx")
 
     @router.post("/bulk")
     async def take(request: Request, actor: Changer) -> Response:
@@ -89,12 +114,23 @@ def route_bulk(console: Console) -> APIRouter:
             return await page(request, actor, here.id, told=[Told(0, "", "", error.words)])
         language = choose_language(request)
         told = [_tell_bad(row, language) for row in report.bad]
+        notes = {row.line: _say(row, language) for row in report.notes if row.code == "was-number"}
         for one, outcome in zip(wished, outcomes, strict=True):
             if isinstance(outcome, Refused):
                 told.append(Told(one.line, one.wish.code, "", pick_word(REFUSALS, outcome.code, language)))
             else:
                 done = pick_word(_DONE, "repeat" if outcome.is_repeat else "done", language)
-                told.append(Told(one.line, one.wish.code, outcome.device.id, done, True, outcome.password))
+                told.append(
+                    Told(
+                        one.line,
+                        one.wish.code,
+                        outcome.device.id,
+                        done,
+                        True,
+                        outcome.password,
+                        notes.get(one.line, ""),
+                    )
+                )
         count = sum(one.is_in for one in told)
         await record(request, actor, "device.bulk", here.id, "done", f"{count} of {len(told)} rows of {name}")
         return await page(request, actor, here.id, told=sorted(told, key=lambda one: one.line))
@@ -103,7 +139,7 @@ def route_bulk(console: Console) -> APIRouter:
         request: Request, actor: Actor, community: str, told: list[Told] | None = None, *, is_away: bool = False
     ) -> Response:
         here: Community = await find_community(console, actor, community)
-        rows = [(str(one.line), one.code, one.id, one.words, one.password) for one in told or ()]
+        rows = [(str(one.line), one.code, one.id, _join(one), one.password) for one in told or ()]
         profiles = console.catalog.profiles.values()
         return await console.respond(
             request,
@@ -125,6 +161,26 @@ def route_bulk(console: Console) -> APIRouter:
     return router
 
 
+def respond_workbook(data: bytes, name: str) -> Response:
+    """A workbook to save."""
+    headers = {"Content-Disposition": f'attachment; filename="{name}"'}
+    return Response(data, media_type=WORKBOOK, headers=headers)
+
+
+_TEMPLATE_NOTES: Final = (
+    {
+        "zh": f"code、profile、place 必填，其余可空；最多 {ROWS} 行。",
+        "en": f"code, profile and place are needed; {ROWS} rows at most.",
+    },
+    {
+        "zh": "各列已设为文本：编码 00123 按原样保留。从别处粘贴时请选「只粘贴值」。",
+        "en": "The columns are text: a code 00123 stays as it is. What is copied from elsewhere: paste it as values.",
+    },
+    {
+        "zh": "place 填位置编号，或位置表中的名称；source 填边缘代理编号，不填即自己联网。",
+        "en": "place is an id or a name of the list of places; source an edge agent, or empty for a device by itself.",
+    },
+)
 _DONE: Final = {
     "done": {"zh": "已登记", "en": "registered"},
     "repeat": {"zh": "此前已登记，没有重复办理", "en": "registered before, not done twice"},
@@ -132,5 +188,12 @@ _DONE: Final = {
 
 
 def _tell_bad(row: BadRow, language: str) -> Told:
-    said = CODES[row.code] if language == "zh" else f"{row.what}; {row.mend}"
-    return Told(row.line, "", "", said)
+    return Told(row.line, "", "", _say(row, language))
+
+
+def _say(row: BadRow, language: str) -> str:
+    return CODES[row.code] if language == "zh" else f"{row.what}; {row.mend}"
+
+
+def _join(one: Told) -> str:
+    return f"{one.words}；{one.note}" if one.note else one.words

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import re
 import secrets
 import time
+from datetime import date
 from typing import Any
 
 import pytest
+from openpyxl import load_workbook
 
 from gateway.adapters.passwords import is_password
 from gateway.core.model import Device, DeviceState, Role, Sort
@@ -401,12 +404,42 @@ async def test_of_a_table_what_is_good_is_in_and_each_row_is_told(room: ControlR
     assert [outcome for _, _, outcome in deeds(room, "device.bulk")] == ["done", "done"]
 
 
+async def test_a_workbook_is_taken_as_a_table_is_and_numbers_are_told(room: ControlRoom, keeper: Visitor) -> None:
+    template = await keeper.get("/bulk/template.xlsx")
+    book = load_workbook(io.BytesIO(template.content))
+    sheet = book.worksheets[0]
+    assert [cell.value for cell in sheet[1]][:3] == ["code", "profile", "place"]
+    # Whoever types into the template types texts; whoever pastes may paste a number, a formula or a date.
+    rows = [
+        ("00123", "nb-smoke", "b1-u1-101", "agent-1"),
+        (456, "nb-smoke", "b1-u1-102", "agent-1"),
+        ("=1+1", "nb-smoke", "b1-u1-102", "agent-1"),
+        (date(2026, 11, 23), "nb-smoke", "b1-u1-102", "agent-1"),
+        (860_000_000_000_000_001, "nb-smoke", "b1-u1-102", "agent-1"),
+    ]
+    for y, row in enumerate(rows, 2):
+        for x, value in enumerate(row, 1):
+            sheet.cell(y, x).value = value
+    out = io.BytesIO()
+    book.save(out)
+    await keeper.get("/bulk?community=c001")
+    sent = {"csrf": keeper.csrf, "id": key(), "community": "c001"}
+    answer = await keeper.client.post("/bulk", data=sent, files={"file": ("devices.xlsx", out.getvalue())})
+    assert "2 台已登记，3 行没有" in answer.text
+    assert now_of(room, "00123").place == "b1-u1-101"
+    assert now_of(room, "456").place == "b1-u1-102"
+    for words in ("开头的 0 可能已丢失", "单元格是公式", "被表格软件改成了日期", "科学计数"):
+        assert words in answer.text
+    places = load_workbook(io.BytesIO((await keeper.get("/bulk/places.xlsx?community=c001")).content))
+    assert ("b1-u1-101", "1号楼 1单元 101室", "household") in places.worksheets[0].values
+
+
 async def test_a_table_of_another_community_or_no_table_changes_nothing(room: ControlRoom, keeper: Visitor) -> None:
     before = room.ledger.devices()
     row = "code,profile,place\nS-1,nb-smoke,b1-u1-101\n"
     assert (await send_table(keeper, row, community="c002")).status_code == 404
     assert "缺少必需的列" in (await send_table(keeper, "code,place\nS-1,b1-u1-101\n")).text
-    assert "文件编码不对" in (await send_table(keeper, "PK\x03\x04")).text
+    assert "不是完整的 Excel" in (await send_table(keeper, "PK\x03\x04")).text
     assert room.ledger.devices() == before
     places = await keeper.get("/bulk/places.csv?community=c001")
     assert "b1-u1-101,1号楼 1单元 101室,household" in places.text
