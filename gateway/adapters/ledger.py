@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
+from msgspec import Struct
 from alembic import command as alembic_command
 from alembic.config import Config
 from alembic.util import CommandError
@@ -29,6 +30,7 @@ from gateway.core.model import (
     Grid,
     GridLevel,
     Incident,
+    Level,
     Phase,
     Responsible,
 )
@@ -50,7 +52,9 @@ from gateway.runtime.ports import (
     OutboxState,
     Outcome,
     OverrideRow,
+    PlaceTally,
     SourceView,
+    Tally,
     Unanswered,
 )
 from gateway.wire import Status
@@ -66,9 +70,20 @@ ANSWER_GRACE_MS: Final = 60_000
 PAGE: Final = 1_000
 """Journal rows that are read in one transaction."""
 
+
+class _Spot(Struct):
+    """What a map needs of an incident: the rest of its document is not read."""
+
+    place_name: str
+    chain: tuple[str, ...] = ()
+    lon: float | None = None
+    lat: float | None = None
+
+
 _effects: Final = msgspec.json.Decoder(Effect)
 _commands: Final = msgspec.json.Decoder(Command)
 _incidents: Final = msgspec.json.Decoder(Incident)
+_spots: Final = msgspec.json.Decoder(_Spot)
 _devices: Final = msgspec.json.Decoder(Device)
 _statuses: Final = msgspec.json.Decoder(Status)
 _contacts: Final = msgspec.json.Decoder(Contact)
@@ -460,6 +475,38 @@ class SqlLedger:
                 limit,
             )
             return [_incidents.decode(document) for (document,) in rows]
+
+    def tally_opened(self, since: int, until: int) -> list[Tally]:
+        with self.database.reading() as session:
+            rows = session.select(
+                "SELECT community, grid, category, level, count(*) FROM incident "
+                "WHERE sort = 'incident' AND opened_at >= ? AND opened_at < ? "
+                "GROUP BY community, grid, category, level ORDER BY community, grid, category, level",
+                since,
+                until,
+            )
+        return [Tally(in_, grid, category, Level(level), number) for in_, grid, category, level, number in rows]
+
+    def tally_places(self, community: str, since: int, until: int) -> list[PlaceTally]:
+        with self.database.reading() as session:
+            # Numbers of incidents rise with time: the place is called as in (about) the newest of each group.
+            rows = session.select(
+                "SELECT t.place, t.category, t.level, t.number, i.document FROM "
+                "(SELECT place, grid, category, level, count(*) AS number, max(number) AS newest FROM incident "
+                "WHERE community = ? AND sort = 'incident' AND opened_at >= ? AND opened_at < ? "
+                "GROUP BY place, grid, category, level) AS t JOIN incident AS i ON i.number = t.newest "
+                "ORDER BY t.place, t.grid, t.category, t.level",
+                community,
+                since,
+                until,
+            )
+        found = []
+        for place, category, level, number, document in rows:
+            spot = _spots.decode(document)
+            found.append(
+                PlaceTally(place, spot.place_name, category, Level(level), number, spot.chain, spot.lon, spot.lat)
+            )
+        return found
 
     def position(self) -> int:
         with self.database.reading() as session:

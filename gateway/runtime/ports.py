@@ -12,7 +12,18 @@ from typing import Any, Final, Protocol
 
 from msgspec import Struct
 
-from gateway.core.model import Community, Device, Effect, Grid, Incident, Notify, Phase, Responsible, Step
+from gateway.core.model import (
+    Community,
+    Device,
+    Effect,
+    Grid,
+    Incident,
+    Level,
+    Notify,
+    Phase,
+    Responsible,
+    Step,
+)
 from gateway.wire import Status
 
 STOPPING: Final = "the gateway is stopping; ask again"
@@ -209,6 +220,31 @@ class Finding(Struct, frozen=True):
     incident: str | None = None
 
 
+class Tally(Struct, frozen=True):
+    """How many incidents of one sort, as far as a map tells them apart, were opened in a time: in one community and
+    grid, of one category and level."""
+
+    community: str
+    grid: str
+    category: str
+    level: Level
+    number: int
+
+
+class PlaceTally(Struct, frozen=True):
+    """The same at one place, with its name and position as the newest of these incidents has them, and ``chain``, that
+    incident's codes of the grid from the district down."""
+
+    place: str
+    name: str
+    category: str
+    level: Level
+    number: int
+    chain: tuple[str, ...] = ()
+    lon: float | None = None
+    lat: float | None = None
+
+
 class CommandView(Struct, frozen=True):
     """What was asked of a device, and what became of it (``state``: pending, sent, done, failed, expired …)."""
 
@@ -378,6 +414,12 @@ class Ledger(Protocol):
         """The incidents (no notices) that were opened from ``since`` to before ``until`` (ms), by that time and id; of
         those opened at ``since`` itself, the ones beyond the id ``after``. So a page goes on from the time and the id
         of the last one."""
+
+    def tally_opened(self, since: int, until: int) -> list[Tally]:
+        """How many incidents (no notices) were opened from ``since`` to before ``until`` (ms), and where."""
+
+    def tally_places(self, community: str, since: int, until: int) -> list[PlaceTally]:
+        """The same within one community, by place."""
 
     def position(self) -> int:
         """How many changes of incidents the ledger has seen; 0 at first. It only rises."""

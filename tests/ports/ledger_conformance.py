@@ -32,6 +32,7 @@ from gateway.core.model import (
     Grid,
     GridLevel,
     Incident,
+    Level,
     Line,
     Notify,
     Phase,
@@ -56,7 +57,9 @@ from gateway.runtime.ports import (
     Ledger,
     OutboxState,
     Outcome,
+    PlaceTally,
     Quarantined,
+    Tally,
 )
 from gateway.wire import Lane, Reply
 from tests.ports.incidents import FIRE, revise
@@ -809,6 +812,31 @@ class LedgerConformance:
         assert [*first, *rest] == expected
         assert ledger.opened_incidents(rest[-1].opened_at, NOW + 4, rest[-1].id) == []
         assert ledger.opened_incidents(NOW + 1, NOW + 4) == expected
+
+    def test_opened_incidents_are_counted_by_where_they_lie_and_what_they_are(
+        self, ledger: SqlLedger, hand: Hand
+    ) -> None:
+        fire = opened(1, key="1", opened_at=NOW + 10, chain=("370215", "370215001"))
+        again = opened(2, key="2", opened_at=NOW + 20, place_name="3号楼（新名）", lon=120.5, lat=36.5, state="closed")
+        calm = opened(3, key="3", opened_at=NOW + 30, level=Level.NORMAL, category="ext:21-04", place="gate", lon=None)
+        others = [
+            opened(4, key="4", opened_at=NOW + 9),
+            opened(5, key="5", opened_at=NOW + 40),
+            opened(6, key="6", opened_at=NOW + 15, sort=Sort.NOTICE),
+        ]
+        hand.step(Step(incidents=(fire, again, calm, *others)))
+        home = (fire.community, fire.grid)
+
+        assert ledger.tally_opened(NOW + 10, NOW + 40) == [
+            Tally(*home, fire.category, fire.level, 2),
+            Tally(*home, "ext:21-04", Level.NORMAL, 1),
+        ]
+        assert ledger.tally_places(fire.community, NOW + 10, NOW + 40) == [
+            PlaceTally(fire.place, "3号楼（新名）", fire.category, fire.level, 2, (), 120.5, 36.5),
+            PlaceTally("gate", calm.place_name, "ext:21-04", Level.NORMAL, 1, (), None, calm.lat),
+        ]
+        assert ledger.tally_places("nowhere", NOW, NOW + 99) == []
+        assert ledger.tally_opened(NOW + 41, NOW + 99) == []
 
     def test_an_effect_is_entered_once(self, ledger: SqlLedger, hand: Hand) -> None:
         hand.step(Step(effects=(order(1),)))
