@@ -187,6 +187,8 @@ incident = _table(
     Index("ix_incident_opened_at", "opened_at"),
     Index("ix_incident_position", "position"),
     Index("ix_incident_open", "opened_at", **_where("is_open")),
+    # All that a map of the last days counts: read from this alone.
+    Index("ix_incident_heat", "sort", "opened_at", "community", "grid", "place", "category", "level", "number"),
 )
 
 timeline = _table(
