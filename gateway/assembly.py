@@ -364,6 +364,7 @@ def open_sign_in(settings: Settings, ledger: SqlLedger) -> SignIn:
     policy = Policy(
         idle_ms=web.idle_minutes * MINUTE_MS,
         session_ms=web.session_hours * 60 * MINUTE_MS,
+        screen_ms=web.screen_days * DAY_MS,
         password_ms=web.password_days * DAY_MS,
         attempts=web.lock_attempts,
         lock_ms=web.lock_minutes * MINUTE_MS,

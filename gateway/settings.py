@@ -99,6 +99,7 @@ class WebSection(_Section):
     trusted_proxies: Words = ()
     idle_minutes: _PositiveInt = 30
     session_hours: _PositiveInt = 12
+    screen_days: _PositiveInt = 30
     password_days: _PositiveInt = 90
     lock_attempts: _PositiveInt = 5
     lock_minutes: _PositiveInt = 15

@@ -59,6 +59,7 @@ ROLES: Final = {
     "grid_worker": "网格员",
     "property_manager": "物业",
     "tester": "测试员",
+    "wall": "大屏",
     "administrator": "系统管理员",
     "security": "安全管理员",
     "auditor": "审计管理员",

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
-from msgspec import Struct
 from alembic import command as alembic_command
 from alembic.config import Config
 from alembic.util import CommandError
+from msgspec import Struct
 from sqlalchemy import Connection
 
 from gateway.adapters.ledger_batch import clip, find_lost, write_batch

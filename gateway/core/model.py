@@ -44,7 +44,7 @@ class Sort(StrEnum):
 
 class Role(StrEnum):
     """Who acts: the three officers (三员: 系统管理员, 审计管理员, 安全管理员), 调度员, 网格员, 物业, 测试, 平台 (the
-    central platform, a machine), 居民.
+    central platform, a machine), 大屏 (a screen on a wall, which only watches), 居民.
 
     ``gateway`` is the gateway itself, which acts when time has passed."""
 
@@ -56,6 +56,7 @@ class Role(StrEnum):
     PROPERTY_MANAGER = "property_manager"
     TESTER = "tester"
     PLATFORM = "platform"
+    WALL = "wall"
     RESIDENT = "resident"
     GATEWAY = "gateway"
 

@@ -23,6 +23,7 @@ class Permission(StrEnum):
     TOKENS_OWN = "tokens.own"
     INCIDENTS_SEE = "incidents.see"
     INCIDENTS_ACT = "incidents.act"
+    WALL_SEE = "wall.see"
     COMMANDS_GIVE = "commands.give"
     CAMERAS_SEE = "cameras.see"
     CONTACTS_SEE = "contacts.see"
@@ -49,6 +50,7 @@ PERMISSION_TITLES: Final[dict[Permission, Text]] = {
     Permission.TOKENS_OWN: {"zh": "管理本人接口令牌", "en": "one's own API tokens"},
     Permission.INCIDENTS_SEE: {"zh": "查看事件", "en": "see incidents"},
     Permission.INCIDENTS_ACT: {"zh": "处置事件", "en": "act on incidents, as far as the table of moves lets the role"},
+    Permission.WALL_SEE: {"zh": "查看大屏", "en": "see the wall screen of the command centre"},
     Permission.COMMANDS_GIVE: {"zh": "下发设备指令", "en": "broadcast, shut a valve, open a gate"},
     Permission.CAMERAS_SEE: {"zh": "调看摄像机", "en": "see how cameras are reached, for video dispatch"},
     Permission.CONTACTS_SEE: {"zh": "查看联系人", "en": "see whom to call, with numbers"},
@@ -79,6 +81,7 @@ ROLE_TITLES: Final[dict[Role, Text]] = {
     Role.PROPERTY_MANAGER: {"zh": "物业管理员", "en": "property manager"},
     Role.TESTER: {"zh": "测试员", "en": "tester"},
     Role.PLATFORM: {"zh": "平台（机器账号）", "en": "platform (a machine)"},
+    Role.WALL: {"zh": "大屏（只看）", "en": "wall screen (watches only)"},
 }
 """The roles that an account may have. Residents need none, and the gateway acts by itself."""
 
@@ -105,6 +108,7 @@ PERMISSIONS: Final[dict[Role, frozenset[Permission]]] = {
             _P.TOKENS_OWN,
             _P.INCIDENTS_SEE,
             _P.INCIDENTS_ACT,
+            _P.WALL_SEE,
             _P.COMMANDS_GIVE,
             _P.CAMERAS_SEE,
             _P.CONTACTS_SEE,
@@ -152,11 +156,16 @@ PERMISSIONS: Final[dict[Role, frozenset[Permission]]] = {
         }
     ),
     Role.PLATFORM: frozenset({_P.INCIDENTS_SEE, _P.INCIDENTS_ACT, _P.REGISTRY_SEE, _P.APPRAISAL_SEE}),
+    Role.WALL: frozenset({_P.ACCOUNT_OWN, _P.WALL_SEE}),
 }
 """The whole table: a role that is not in it may do nothing."""
 
 NEVER_BY_TOKEN: Final = frozenset({_P.ACCOUNT_OWN, _P.TOKENS_OWN, _P.ACCOUNTS_CHANGE, _P.ACCOUNTS_GRANT})
 """What takes a person who has signed in: a token makes no tokens and no accounts."""
+
+SCREENS: Final = frozenset({Role.WALL})
+"""Roles of screens that nobody touches for weeks: their sessions have no idle end, and a fixed one far off. So they may
+look and do nothing."""
 
 MACHINES: Final = frozenset({Role.PLATFORM})
 """Roles of programs: they have tokens and never sign in."""

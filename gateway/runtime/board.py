@@ -18,6 +18,7 @@ from msgspec.structs import replace
 
 from gateway.core.model import Incident, Level, Sort
 from gateway.core.moves import FINAL
+from gateway.runtime.calls import Need, needs_of
 from gateway.runtime.ports import Clock, Ledger, LedgerDown
 
 log = logging.getLogger(__name__)
@@ -114,6 +115,7 @@ class Board:
         self._clock = clock
         self._open: dict[str, Incident] = {}
         self._unanswered: dict[str, Incident] = {}
+        self._needs: dict[str, tuple[Need, ...]] = {}
         self._log: deque[Change] = deque(maxlen=KEPT)
         self._oldest = 0
         """The log holds every change after this position."""
@@ -125,11 +127,13 @@ class Board:
         """Reads all that is open. Raises LedgerDown."""
         position = await asyncio.to_thread(self._ledger.position)
         found: dict[str, Incident] = {}
+        needs: dict[str, tuple[Need, ...]] = {}
         after = 0
         while page := await asyncio.to_thread(self._read_open, after):
             after = page[-1][0]
             found |= {incident.id: _strip(incident) for _, incident in page}
-        self._open = found
+            needs |= {incident.id: asked for _, incident in page if (asked := needs_of(incident))}
+        self._open, self._needs = found, needs
         self._unanswered = {id: incident for id, incident in found.items() if is_unanswered(incident)}
         self.position = self._oldest = position
         self._log.clear()
@@ -178,8 +182,11 @@ class Board:
             short = _strip(incident)
             if incident.state in FINAL:
                 self._open.pop(incident.id, None)
+                self._needs.pop(incident.id, None)
             else:
                 self._open[incident.id] = short
+                if asked := needs_of(incident):
+                    self._needs[incident.id] = asked
             if is_unanswered(incident):
                 self._unanswered[incident.id] = short
             else:
@@ -230,6 +237,10 @@ class Board:
     def get(self, id: str) -> Incident | None:
         """An open incident, without its timeline."""
         return self._open.get(id)
+
+    def needs(self, id: str) -> tuple[Need, ...]:
+        """The kinds of help that callers asked for in an open incident."""
+        return self._needs.get(id, ())
 
     def select(self, covers: Covers, wanted: Filter) -> list[Incident]:
         """What a filter shows of what somebody may see, in the board's order."""

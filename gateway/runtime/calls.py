@@ -14,7 +14,7 @@ from typing import Final, Protocol
 
 from msgspec import Struct
 
-from gateway.core.model import Text
+from gateway.core.model import Incident, Text
 from gateway.runtime.accounts import Deed
 from gateway.runtime.ports import CommitRefused
 
@@ -107,6 +107,15 @@ class Calls(Protocol):
     def forget(self, said_before: int, before: int) -> int:
         """Forgets numbers and words of before ``said_before``, except where the case is open, and whole calls of before
         ``before``. How many were touched."""
+
+
+_NEED: Final = re.compile(rf"\bneed ({'|'.join(Need)})\b")
+
+
+def needs_of(incident: Incident) -> tuple[Need, ...]:
+    """The kinds of help that its presses asked for, each once, in their order: as its timeline says it."""
+    told = (line.why for line in incident.timeline if line.what in ("opened", "joined"))
+    return tuple(dict.fromkeys(Need(kind) for why in told for kind in _NEED.findall(why)))
 
 
 def event_of(secret: str) -> str:

@@ -17,7 +17,7 @@ from msgspec.structs import replace
 
 from gateway.core.model import Role
 from gateway.core.worktime import DAY_MS
-from gateway.runtime.access import MACHINES, Permission
+from gateway.runtime.access import MACHINES, SCREENS, Permission
 from gateway.runtime.accounts import (
     TOKEN_PREFIX,
     Account,
@@ -52,10 +52,12 @@ OFFICERS: Final = (Role.ADMINISTRATOR, Role.SECURITY, Role.AUDITOR)
 
 
 class Policy(Struct, frozen=True):
-    """The rules of signing in. Times in ms; ``history``: so many earlier passwords cannot be taken again."""
+    """The rules of signing in. Times in ms; ``history``: so many earlier passwords cannot be taken again.
+    ``screen_ms`` is how long a session of `SCREENS` lasts, which has no idle end."""
 
     idle_ms: int = 30 * MINUTE_MS
     session_ms: int = 12 * 60 * MINUTE_MS
+    screen_ms: int = 30 * DAY_MS
     password_ms: int = 90 * DAY_MS
     attempts: int = 5
     lock_ms: int = 15 * MINUTE_MS
@@ -142,7 +144,9 @@ class SignIn:
             deed = self._deed(account, "sign-in", origin, detail=way)
         secret = make_secret()
         session = Session(hash_secret(secret), account.id, stage, now, now, origin.address, origin.agent, way)
-        self.accounts.drop_sessions(now - self.policy.session_ms, now - self.policy.idle_ms)
+        # Those of screens live longer than others; what is over and still there lets nobody in (`find_session`).
+        longest = max(self.policy.session_ms, self.policy.screen_ms)
+        self.accounts.drop_sessions(now - longest, now - longest)
         self.accounts.open_session(session, deed, replaces=before.id if before is not None else "")
         return Opened(secret, session, account)
 
@@ -166,13 +170,24 @@ class SignIn:
             return None
         session, account = found
         now = self.clock()
-        longest = self.policy.session_ms if session.stage is Stage.FULL else STAGE_MS
-        is_over = now - session.created_at >= longest or now - session.seen_at >= self.policy.idle_ms
-        if is_over or account.is_disabled or account.role is None:
+        if now >= self.ends_at(session, account) or account.is_disabled or account.role is None:
             return None
         if not is_passive and now - session.seen_at >= TOUCH_MS:
             self.accounts.touch_session(session.id, now)
         return session, account
+
+    def ends_at(self, session: Session, account: Account) -> int:
+        """When a session ends if nobody does anything more. A screen's has no idle end."""
+        if session.stage is not Stage.FULL:
+            return min(session.created_at + STAGE_MS, session.seen_at + self.policy.idle_ms)
+        if account.role in SCREENS:
+            return session.created_at + self.policy.screen_ms
+        return min(session.created_at + self.policy.session_ms, session.seen_at + self.policy.idle_ms)
+
+    def sessions_of(self, account: Account) -> list[Session]:
+        """The account's sessions that are not over, the one seen last first."""
+        now = self.clock()
+        return [one for one in self.accounts.sessions(account.id) if now < self.ends_at(one, account)]
 
     def sign_out(self, session: Session, account: Account, origin: Origin, *, everywhere: bool = False) -> None:
         """Ends this session, or all of the account's."""

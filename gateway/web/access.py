@@ -187,10 +187,19 @@ class Gate:
         return visit.actor
 
     async def still_admits(self, request: Request, permission: Permission) -> bool:
-        """For a stream that goes on for long: whether whoever opened it would be let in now, too. It keeps no session
-        alive."""
+        """For a stream that goes on for long: whether whoever opened it would be let in now, too, as the same role and
+        with the same scope. It keeps no session alive. Raises LedgerDown."""
+        opened = await self.look(request)
         visit = await asyncio.to_thread(self._find, request, True)
-        return visit.actor is not None and visit.actor.may(permission)
+        return visit.actor is not None and visit.actor == opened.actor and visit.actor.may(permission)
+
+    async def time_left(self, request: Request) -> int | None:
+        """In how many seconds the session ends if nobody does anything more; None for a token, which has none. It keeps
+        no session alive. Raises LedgerDown."""
+        visit = await asyncio.to_thread(self._find, request, True)
+        if visit.session is None or visit.account is None:
+            return None if visit.has_bearer else 0
+        return max(0, self.sign_in.ends_at(visit.session, visit.account) - self.sign_in.clock()) // 1000
 
     async def admit_midway(self, request: Request, stages: Sequence[Stage]) -> Visit:
         """A sign-in that waits for one of these. Raises Problem."""

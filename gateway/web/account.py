@@ -7,7 +7,7 @@ import asyncio
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request, Response
-from starlette.responses import RedirectResponse
+from starlette.responses import JSONResponse, RedirectResponse
 
 from gateway.runtime.access import NEVER_BY_TOKEN, Actor, Permission
 from gateway.runtime.accounts import Account, Session
@@ -31,9 +31,8 @@ def route_account(pages: Pages) -> APIRouter:
     ) -> Response:
         gate = gate_of(request)
         session, account = _standing(visit)
-        accounts = gate.sign_in.accounts
-        sessions = await asyncio.to_thread(accounts.sessions, account.id)
-        tokens = await asyncio.to_thread(accounts.tokens, account.id)
+        sessions = await asyncio.to_thread(gate.sign_in.sessions_of, account)
+        tokens = await asyncio.to_thread(gate.sign_in.accounts.tokens, account.id)
         actor = visit.actor
         offered = sorted(actor.permissions - NEVER_BY_TOKEN) if actor is not None else []
         return pages.respond(
@@ -102,6 +101,11 @@ def route_account(pages: Pages) -> APIRouter:
         response = pages.respond(request, visit, "recovery.html", codes=codes, next=next_page(opened, "/account"))
         gate.give_session(response, opened)
         return response
+
+    @router.post("/stay")
+    async def stay(request: Request, actor: _Own) -> Response:
+        """Somebody who only watched says that they are there: the session goes on. How long it lasts now, in s."""
+        return JSONResponse({"left_s": await gate_of(request).time_left(request)})
 
     @router.post("/sessions/end")
     async def end_others(request: Request, actor: _Own) -> Response:

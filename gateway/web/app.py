@@ -48,6 +48,7 @@ from gateway.web.console import Console
 from gateway.web.device_page import route_devices
 from gateway.web.guard import Guard
 from gateway.web.handover_page import route_handover
+from gateway.web.heat import Tallies, route_heat
 from gateway.web.help_desk import HelpDesk
 from gateway.web.incident_page import route_incidents
 from gateway.web.login import route_login
@@ -59,6 +60,7 @@ from gateway.web.problems import Problem
 from gateway.web.resident import route_residents
 from gateway.web.rules_page import route_rules
 from gateway.web.webhooks_page import route_webhooks
+from gateway.web.wall_page import route_wall
 from gateway.web.windows_page import route_windows
 
 BODY_LIMIT: Final = 256 * 1024
@@ -187,7 +189,10 @@ def create_app(
         app.include_router(route_board(console))
         app.include_router(route_incidents(console))
         app.include_router(route_commands(console))
-        app.include_router(route_map(console))
+        tallies = Tallies(console.ledger, console.clock)
+        app.include_router(route_map(console, tallies))
+        app.include_router(route_heat(console, tallies))
+        app.include_router(route_wall(console))
         app.include_router(route_devices(console))
         app.include_router(route_bulk(console))
         app.include_router(route_windows(console))

@@ -61,6 +61,7 @@ def route_board(console: Console) -> APIRouter:
             Permission.INCIDENTS_SEE: "/board",
             Permission.ACCOUNTS_SEE: "/accounts",
             Permission.AUDIT_SEE: "/audit",
+            Permission.WALL_SEE: "/wall",
         }
         return RedirectResponse(next((page for need, page in pages.items() if actor.may(need)), "/account"), 303)
 

@@ -13,6 +13,7 @@ from starlette.responses import HTMLResponse
 from gateway.core.catalog import Catalog
 from gateway.runtime.appraiser import Appraiser
 from gateway.runtime.board import Board
+from gateway.runtime.calls import NEED_TITLES
 from gateway.runtime.clock import RunningClock
 from gateway.runtime.device_desk import DeviceDesk
 from gateway.runtime.door import DoorClient
@@ -90,6 +91,7 @@ class Console:
             "category_name": lambda code: self.name_category(code, language),
             "levels": [(str(level), pick(title, language)) for level, title in LEVELS.items()],
             "key_of": key_of,
+            "needs_of": lambda id: [pick(NEED_TITLES[need], language) for need in self.board.needs(id)],
         }
 
     def name_body(self, body: str, language: str) -> str:

@@ -13,6 +13,7 @@ from gateway.runtime.access import Actor, Permission
 from gateway.runtime.board import Filter
 from gateway.web.access import authorise
 from gateway.web.console import Console
+from gateway.web.heat import Days, Tallies, Word, describe, read_heat
 from gateway.web.languages import choose_language
 from gateway.web.stream import Position, draw_case, follow_map, read_position, stream
 
@@ -56,16 +57,22 @@ class Marker(Struct):
         return "poor" if self.sick else "good"
 
 
-def route_map(console: Console) -> APIRouter:
-    """The map's pages."""
+def route_map(console: Console, tallies: Tallies) -> APIRouter:
+    """The map's pages; ``tallies`` are those of the last days."""
     router = APIRouter()
 
     @router.get("/map")
-    async def show_map(request: Request, actor: Seer) -> Response:
+    async def show_map(request: Request, actor: Seer, days: Days = "", category: Word = "") -> Response:
         """The page: what it shows as a map stands beside it as a list."""
         markers = list_markers(console, actor)
+        heat = await read_heat(console, tallies, actor, int(days or 0), category)
         return await console.respond(
-            request, "map.html", nodes=count_nodes(console, markers), markers=markers, position=console.board.position
+            request,
+            "map.html",
+            nodes=count_nodes(console, markers),
+            markers=markers,
+            position=console.board.position,
+            **describe(console, request, heat),
         )
 
     @router.get("/map/data")

@@ -18,6 +18,7 @@ from starlette.responses import StreamingResponse
 from gateway.core.model import Incident, Level, Sort
 from gateway.core.moves import FINAL
 from gateway.runtime.access import Actor, Permission
+from gateway.runtime.ports import LedgerDown
 from gateway.web.access import gate_of
 from gateway.web.console import Console
 from gateway.web.languages import pick
@@ -30,8 +31,9 @@ PULSE_S: Final = 5.0
 LIFE_S: Final = 900.0
 """Then it ends and the browser comes again, with the scope that its account has by then."""
 
-ADMITTED_S: Final = 60.0
-"""How often it is asked whether whoever listens still may."""
+ADMITTED_S: Final = 25.0
+"""How often it is asked whether whoever listens still may: with a `PULSE_S` more, within half a minute nobody listens
+whose account was disabled. A ledger that cannot be asked ends nothing: then the board stands still for everybody."""
 
 RETRY_MS: Final = 2_000
 
@@ -56,8 +58,9 @@ def stream(
 async def _while_admitted(
     console: Console, request: Request, events: AsyncIterator[bytes], permission: Permission
 ) -> AsyncIterator[bytes]:
-    """The events, until whoever listens may no longer, or until the process leaves: it waits for no browser."""
-    asked_at = time.monotonic()
+    """The events, until whoever listens may no longer, or until the process leaves: it waits for no browser. A person's
+    browser is told beside them in how many seconds the session ends (``session``)."""
+    gate, asked_at = gate_of(request), -ADMITTED_S
     leaving = asyncio.ensure_future(console.leaving.wait())
     upcoming = asyncio.ensure_future(anext(events, None))
     console.listening += 1
@@ -68,9 +71,15 @@ async def _while_admitted(
             if part is None or leaving.done():
                 return
             if time.monotonic() - asked_at >= ADMITTED_S:
-                if not await gate_of(request).still_admits(request, permission):
-                    return
                 asked_at = time.monotonic()
+                try:
+                    if not await gate.still_admits(request, permission):
+                        return
+                    left_s = await gate.time_left(request)
+                except LedgerDown:
+                    left_s = None
+                if left_s is not None:
+                    part += event("session", {"left_s": left_s})
             upcoming = asyncio.ensure_future(anext(events, None))
             yield part
     finally:

@@ -49,6 +49,7 @@ ROUTES = {
     "GET /accounts/{id}": P.ACCOUNTS_SEE,
     "GET /audit": P.AUDIT_SEE,
     "GET /audit/export.csv": P.AUDIT_SEE,
+    "POST /account/stay": P.ACCOUNT_OWN,
     "POST /account/password": P.ACCOUNT_OWN,
     "POST /account/sessions/end": P.ACCOUNT_OWN,
     "POST /account/sessions/{id}/end": P.ACCOUNT_OWN,
@@ -139,7 +140,12 @@ ROUTES = {
     "POST /api/v1/webhooks/{id}/deliveries/again": P.WEBHOOKS_CHANGE,
     "GET /map": P.INCIDENTS_SEE,
     "GET /map/data": P.INCIDENTS_SEE,
+    "GET /map/heat": P.INCIDENTS_SEE,
+    "GET /map/heat/{community}": P.INCIDENTS_SEE,
     "GET /map/stream": P.INCIDENTS_SEE,
+    "GET /wall": P.WALL_SEE,
+    "GET /wall/part": P.WALL_SEE,
+    "GET /wall/stream": P.WALL_SEE,
 }
 """Every route for people who have signed in. Whoever adds one says here what it takes."""
 

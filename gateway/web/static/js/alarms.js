@@ -10,7 +10,8 @@ const alarms = (function () {
   const MUTED = "alarms-muted";
   const button = document.getElementById("sound");
   const board = document.querySelector("[data-flash]");
-  const title = document.title;
+  const plain = document.title;
+  let title = plain;
   let audio = null;
   let flashing = null;
   let ringing = null;
@@ -88,6 +89,12 @@ const alarms = (function () {
     document.title = title;
   }
 
+  /** Whether what this page shows is not so any more: then its title says it, too. */
+  function lament(isDead) {
+    title = isDead ? `${board.dataset.dead}${plain}` : plain;
+    if (flashing === null) document.title = title;
+  }
+
   /** Somebody at this browser has noticed it. */
   function hear(id) {
     heard.add(id);
@@ -152,5 +159,5 @@ const alarms = (function () {
 
   tell();
   check();
-  return { check, hear, toggle };
+  return { check, hear, toggle, ring, lament };
 })();

@@ -4,6 +4,9 @@
 (function () {
   const RETRY_MS = [1000, 2000, 4000, 8000, 15000];
   const SILENCE_MS = 16000;
+  const BREAK_MS = 6000;
+  const CRY_MS = 30000;
+  const SHANGHAI_MS = 8 * 3600000;
   const wide = window.matchMedia("(min-width: 1600px)");
   const state = document.getElementById("link-state");
   const pane = document.getElementById("pane");
@@ -18,10 +21,39 @@
 
   // --- the connection ---------------------------------------------------------------------------------------------
 
-  function say(kind) {
+  const notLive = document.getElementById("not-live");
+  let kind = "live";
+  let deadSince = 0;
+  let rungAt = 0;
+  let freshAt = clocks.now();
+
+  function say(now) {
+    if (now !== "live" && kind === "live") deadSince = performance.now();
+    kind = now;
     state.textContent = state.dataset[kind];
     state.classList.toggle("is-live", kind === "live");
     state.classList.toggle("is-away", kind !== "live");
+    cry();
+  }
+
+  /** A board that is not live says so loudly: a short break of the line excepted, which mends itself. */
+  function cry() {
+    const isDead = kind !== "live" && (kind !== "away" || performance.now() - deadSince > BREAK_MS);
+    alarms.lament(isDead);
+    notLive.hidden = !isDead;
+    if (!isDead) {
+      rungAt = 0;
+      return;
+    }
+    notLive.querySelector("b").textContent = state.dataset[kind];
+    const text = notLive.querySelector("span");
+    const at = new Date(freshAt + SHANGHAI_MS).toISOString().slice(11, 19);
+    text.textContent = kind === "gone" ? "" : text.dataset.text.replace("{time}", at);
+    notLive.querySelector("a").hidden = kind !== "signedOut";
+    if (rungAt === 0 || performance.now() - rungAt > CRY_MS) {
+      rungAt = performance.now();
+      alarms.ring();
+    }
   }
 
   /** Listens from the position on that this page shows, or that it has heard of last. */
@@ -38,6 +70,7 @@
     source.addEventListener("counts", (event) => replace("counts", JSON.parse(event.data).html, markCount));
     source.addEventListener("pulse", (event) => feel(JSON.parse(event.data), event.lastEventId));
     source.addEventListener("resync", resync);
+    source.addEventListener("session", (event) => staying.tell(JSON.parse(event.data).left_s));
     source.addEventListener("error", () => {
       say("away");
       // A browser comes back by itself from a cut line, but not from an answer that is no stream.
@@ -50,6 +83,7 @@
     lastHeard = performance.now();
     if (id) position = id;
     clocks.set(pulse.now);
+    if (pulse.is_fresh) freshAt = pulse.now;
     say(!pulse.is_fresh ? "stale" : pulse.is_gateway_there ? "live" : "gone");
   }
 
@@ -76,6 +110,7 @@
 
   // A line that is cut without a word is noticed by the silence on it.
   setInterval(() => {
+    cry();
     if (performance.now() - lastHeard > SILENCE_MS) {
       say("away");
       lastHeard = performance.now();

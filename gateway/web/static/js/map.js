@@ -190,6 +190,104 @@
     });
   });
 
+  // --- heat of the last days: circles for the rows of its table --------------------------------------------------------
+
+  const NEAR = 15;
+  const MOST_NEAR = 8;
+  const LARGEST = 34;
+  const SMALLEST = 4;
+  const page = document.getElementById("map-page");
+  const warm = L.layerGroup().addTo(map);
+  const warmPlaces = L.layerGroup().addTo(map);
+  const fetched = new Map();
+  let heatOn = false;
+
+  /** Circles whose areas are to one another as the weights are. Those without a position are in the table alone. */
+  function drawRows(rows, layer) {
+    layer.clearLayers();
+    const placed = rows.filter((row) => row.dataset.lon);
+    const most = Math.max(1, ...placed.map((row) => Number(row.dataset.weight)));
+    placed.forEach((row) => {
+      const { id, name, number, weight, lon, lat } = row.dataset;
+      const radius = Math.max(SMALLEST, LARGEST * Math.sqrt(Number(weight) / most));
+      const circle = L.circleMarker([Number(lat), Number(lon)], { radius, className: "heat-spot" });
+      if (radius >= 11) circle.bindTooltip(number, { permanent: true, direction: "center", className: "heat-number" });
+      circle.bindPopup(() => line(`${name} · ${number}`));
+      if (layer === warm) circle.on("click", () => mark(id));
+      layer.addLayer(circle);
+    });
+  }
+
+  function heatRows() {
+    return [...document.querySelectorAll("#heat .heat-table[data-days] tbody tr[data-id]")];
+  }
+
+  function mark(id) {
+    heatRows().forEach((row) => {
+      row.classList.toggle("is-current", row.dataset.id === id);
+      if (row.dataset.id === id) row.scrollIntoView({ block: "nearest" });
+    });
+  }
+
+  /** Shows what the table says; with it, other layers stand back until they are asked for. */
+  function drawHeat() {
+    const table = document.querySelector("#heat .heat-table[data-days]");
+    const isOn = table !== null;
+    page.classList.toggle("has-heat", isOn);
+    fetched.clear();
+    warmPlaces.clearLayers();
+    drawRows(heatRows(), warm);
+    if (isOn === heatOn) return lookCloser();
+    heatOn = isOn;
+    ["layer-cases", "layer-communities"].forEach((id) => {
+      const box = document.getElementById(id);
+      box.checked = !isOn;
+      box.dispatchEvent(new Event("change"));
+    });
+    map.invalidateSize();
+    return lookCloser();
+  }
+
+  async function rowsOf(id) {
+    const row = heatRows().find((one) => one.dataset.id === id);
+    if (!fetched.has(id)) {
+      const answer = await fetch(row.querySelector("a").href, { headers: { "HX-Request": "true" } });
+      if (!answer.ok) return [];
+      const sheet = document.createElement("template");
+      sheet.innerHTML = await answer.text();
+      fetched.set(id, [...sheet.content.querySelectorAll("tr[data-id]")]);
+    }
+    return fetched.get(id);
+  }
+
+  /** From near, the places take the stead of their communities. */
+  async function lookCloser() {
+    const isNear = heatOn && map.getZoom() >= NEAR;
+    const bounds = map.getBounds();
+    const inside = isNear
+      ? heatRows().filter((row) => row.dataset.lon && bounds.contains([Number(row.dataset.lat), Number(row.dataset.lon)]))
+      : [];
+    const shown = inside.length <= MOST_NEAR ? inside : [];
+    const found = (await Promise.all(shown.map((row) => rowsOf(row.dataset.id)))).flat();
+    const hasPlaces = found.some((row) => row.dataset.lon);
+    drawRows(hasPlaces ? found : [], warmPlaces);
+    if (heatOn && !hasPlaces) map.addLayer(warm);
+    else map.removeLayer(warm);
+  }
+
+  map.on("moveend", lookCloser);
+  document.addEventListener("htmx:afterSwap", (event) => {
+    const id = event.detail.target ? event.detail.target.id : "";
+    if (id === "heat") drawHeat();
+    if (id === "heat-places") {
+      const { community } = document.getElementById("heat-places").dataset;
+      mark(community);
+      const row = heatRows().find((one) => one.dataset.id === community);
+      if (row && row.dataset.lon) map.setView([Number(row.dataset.lat), Number(row.dataset.lon)], Math.max(NEAR, map.getZoom()));
+      document.getElementById("heat-places").focus({ preventScroll: true });
+    }
+  });
+
   // --- live -------------------------------------------------------------------------------------------------------------
 
   let source = null;
@@ -230,6 +328,7 @@
   map.setView([36.45, 120.5], 10);
   await load();
   show(communities);
+  drawHeat();
   document.addEventListener("visibilitychange", follow);
   follow();
 })();
