@@ -59,8 +59,8 @@ from gateway.web.pages import Pages
 from gateway.web.problems import Problem
 from gateway.web.resident import route_residents
 from gateway.web.rules_page import route_rules
-from gateway.web.webhooks_page import route_webhooks
 from gateway.web.wall_page import route_wall
+from gateway.web.webhooks_page import route_webhooks
 from gateway.web.windows_page import route_windows
 
 BODY_LIMIT: Final = 256 * 1024

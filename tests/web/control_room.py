@@ -27,7 +27,7 @@ from gateway.runtime.access import Actor
 from gateway.runtime.board import Board
 from gateway.runtime.clock import RunningClock
 from gateway.runtime.door import DoorClient, DoorServer
-from gateway.runtime.help_pages import PageKeys
+from gateway.runtime.help_pages import PageKeys, issue_pages, plan_pages
 from gateway.runtime.officers import Officers
 from gateway.runtime.ports import Contact
 from gateway.runtime.registrar import DistrictFile
@@ -85,6 +85,7 @@ class ControlRoom:
         self.officers = Officers(self.sign_in, ledger)
         # The same hands as the gateway's, at the pace of real time: a page counts seconds.
         self.clock = HandClock(speed=1.0, moment=self.world.clock.moment)
+        self.page_keys = PageKeys(folder)
         self.url = ""
         self._port = 0
         self._web: tuple[uvicorn.Server, asyncio.Task[None]] | None = None
@@ -127,7 +128,7 @@ class ControlRoom:
             gate=Gate(self.sign_in, self.officers, Site()),
             gateway_clock=self.clock,
             catalogs=open_catalogs(self.ledger, self.world.catalog),
-            desk=HelpDesk(self.ledger, calls, door, PageKeys(self.folder), RunningClock()),
+            desk=HelpDesk(self.ledger, calls, door, self.page_keys, RunningClock()),
         )
         listening = socket.create_server(("127.0.0.1", self._port))
         self._port = listening.getsockname()[1]
@@ -160,9 +161,10 @@ class ControlRoom:
         role: Role = Role.DISPATCHER,
         grids: tuple[str, ...] = ("370215",),
         communities: tuple[str, ...] = (),
+        title: str = "",
     ) -> Actor:
         """An account that can sign in with `PASSWORD`."""
-        account, _ = self.officers.add(CLI, name, "", password=PASSWORD, must_change=False, has_password=True)
+        account, _ = self.officers.add(CLI, name, title, password=PASSWORD, must_change=False, has_password=True)
         actor = self.officers.grant(CLI, account.id, role, grids, communities, "").actor()
         assert actor is not None
         return actor
@@ -182,6 +184,15 @@ class ControlRoom:
         return visitor
 
     # --- what happens ---------------------------------------------------------------------------------------------
+
+    async def issue_page(self, community: str, place: str) -> str:
+        """The address of a new help page of a place."""
+        state = self.world.pipeline.writers[community].engine.snapshot()
+        [page], change = plan_pages(state, [place], phone="000-0000-0000", actor="test")
+        door = DoorClient(self.folder / "door.sock")
+        await issue_pages(door, community, change)
+        await door.close()
+        return f"/r/{self.page_keys.sign(page.code)}"
 
     async def press(self, device: str = "sos-1", community: str = "c001") -> Incident:
         """Somebody presses a button; the incident that it opened, or joined."""

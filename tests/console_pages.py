@@ -1,0 +1,281 @@
+"""Every page that people open, in one table: who opens it, and its pictures for the docs.
+
+`tests.screenshots` makes the pictures; tests/browser/test_every_page.py opens each page on small and large screens, in
+both languages, and asks axe-core. A route that answers pages and stands neither in `PAGES` nor in `PARTS` fails there:
+whoever adds a page adds a line here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Final
+
+from msgspec import Struct
+from playwright.async_api import Page as Tab
+
+from gateway.core.model import Level, Role
+from gateway.runtime.signing import Origin
+from tests.web.control_room import ControlRoom
+from tests.web.house import CLI, PASSWORD
+from tests.web.lively import Days, open_lively
+
+Prepare = Callable[[Tab], Awaitable[object]]
+
+PHONE: Final = 360
+"""Pixels of the narrowest telephone that counts."""
+
+
+class Shot(Struct, frozen=True):
+    """One picture: in a size, a language and a light. ``query`` is added to the page's path; ``whole`` takes all of a
+    page that is longer than the window."""
+
+    name: str
+    width: int = 1280
+    height: int = 800
+    language: str = "zh"
+    theme: str = "light"
+    density: str = "cosy"
+    prepare: Prepare | None = None
+    query: str = ""
+
+
+class Page(Struct, frozen=True):
+    """One route with its pictures. ``who`` is the account, "" for nobody; ``path`` is what is opened, with the scene's
+    names in braces. ``is_own_look``: a page that brings its own look, whatever the person has chosen."""
+
+    route: str
+    who: str
+    shots: tuple[Shot, ...]
+    path: str = ""
+    is_own_look: bool = False
+
+    @property
+    def address(self) -> str:
+        """What is opened."""
+        return self.path or self.route
+
+
+# --- what is done before a picture is taken -----------------------------------------------------------------------
+
+
+async def open_first(tab: Tab) -> None:
+    """The first case, beside the list."""
+    await tab.click(".case-title >> nth=0")
+    await tab.wait_for_selector("#pane [data-incident]")
+
+
+async def open_why(tab: Tab) -> None:
+    """Why it fired."""
+    await tab.click("#incident-why > summary")
+    await tab.wait_for_selector(".leaf")
+
+
+async def open_town(tab: Tab) -> None:
+    """A town on the map."""
+    await tab.wait_for_selector(".cluster, .pin")
+    await tab.click(".depth-1 .grid-name >> nth=0")
+
+
+async def open_places(tab: Tab) -> None:
+    """The places of the warmest community."""
+    await tab.click(".heat-name >> nth=0")
+    await tab.wait_for_selector("#heat-places[data-community]")
+
+
+async def verify(tab: Tab) -> None:
+    """The audit log, checked."""
+    await tab.click("form[action='/audit/verify'] button")
+    await tab.wait_for_load_state()
+
+
+async def call(tab: Tab) -> None:
+    """A resident holds the button."""
+    await tab.locator("label").first.click()
+    await tab.locator("#send[type=button]").hover()
+    await tab.mouse.down()
+    await tab.wait_for_selector("#done:not([hidden])")
+    await tab.mouse.up()
+
+
+async def hold(tab: Tab) -> None:
+    """The button, half held."""
+    await tab.locator("#send[type=button]").hover()
+    await tab.mouse.down()
+    await tab.wait_for_timeout(600)
+
+
+async def load_table(tab: Tab) -> None:
+    """A table of devices is taken in, with one row that is not."""
+    table = "code,profile,place\nS-9001,nb-smoke,{0}\nS-9002,nb-smoke,{0}\nS-9003,nb-smok,{0}\n"
+    place = await tab.evaluate("document.querySelector('#community, [name=community]').value")
+    file = {"name": "devices.csv", "mimeType": "text/csv", "buffer": table.format(f"{place}-b01").encode()}
+    await tab.set_input_files("input[type=file]", [file])
+    await tab.click("form.change button")
+    await tab.wait_for_selector("#report-title")
+
+
+# --- the table ----------------------------------------------------------------------------------------------------
+
+PAGES: Final = (
+    Page(
+        "/board",
+        "dispatcher",
+        (
+            Shot("board", 1680, 945, prepare=open_first),
+            Shot("board-night", 1360, theme="dark", density="dense"),
+            Shot("board-english", 1360, language="en"),
+            Shot("board-phone", PHONE, 740),
+        ),
+    ),
+    Page(
+        "/incidents/{id}",
+        "dispatcher",
+        (Shot("incident", 1280, 1240, prepare=open_why), Shot("incident-phone", PHONE, 900, theme="dark")),
+        "/incidents/{incident}",
+    ),
+    Page(
+        "/map",
+        "dispatcher",
+        (
+            Shot("map", 1360, prepare=open_town),
+            Shot("map-night", 1360, theme="dark"),
+            Shot("heat", 1360, query="?days=7"),
+            Shot("heat-places", 1360, query="?days=30", prepare=open_places, theme="dark", language="en"),
+        ),
+    ),
+    Page("/map/heat/{community}", "dispatcher", (), "/map/heat/{community}?days=30"),
+    Page("/wall", "wall", (Shot("wall", 1920, 1080),), is_own_look=True),
+    Page(
+        "/handover",
+        "dispatcher",
+        (Shot("handover", 1280, 1100), Shot("handover-english", 1280, 1100, language="en", theme="dark")),
+    ),
+    Page("/devices", "keeper", (Shot("devices-sick", 1280, 700), Shot("devices", 1280, 800, query="?view=all"))),
+    Page("/devices/new", "keeper", (Shot("device-new", 1280, 860), Shot("device-new-phone", PHONE, 900))),
+    Page("/devices/{community}/{id}", "keeper", (Shot("device", 1280, 1100),), "/devices/{community}/{device}"),
+    Page("/bulk", "keeper", (Shot("bulk", 1280, 800, prepare=load_table),)),
+    Page("/windows", "keeper", (Shot("windows", 1280, 800),)),
+    Page("/rules", "administrator", (Shot("rules", 1280, 1100),)),
+    Page("/rules/{id}", "administrator", (Shot("rule", 1280, 1100),), "/rules/fire.smoke-persists"),
+    Page("/appraisal", "dispatcher", (Shot("appraisal", 1440, 1000),)),
+    Page("/accounts", "security", (Shot("accounts", 1280, 640),)),
+    Page("/accounts/{id}", "security", (Shot("account-granted", 1280, 900),), "/accounts/{account}"),
+    Page("/audit", "auditor", (Shot("audit", 1280, 800),)),
+    Page("/account", "dispatcher", (Shot("account", 1280, 1000),)),
+    Page("/account/totp", "dispatcher", (Shot("second-factor", 1280, 760),)),
+    Page("/login", "", (Shot("sign-in", 1280, 640),)),
+    Page("/login/password", "newcomer", (Shot("first-password", 1280, 640),)),
+    Page(
+        "/r/{address}",
+        "",
+        (
+            Shot("resident", PHONE, 740),
+            Shot("resident-holding", PHONE, 740, theme="dark", language="en", query="?lang=en", prepare=hold),
+            Shot("resident-recorded", PHONE, 740, prepare=call),
+        ),
+        "{help}",
+        is_own_look=True,
+    ),
+)
+
+PARTS: Final = {
+    "/": "goes on to somebody's own page",
+    "/account/stay": "no page",
+    "/appraisal/export.csv": "a file",
+    "/audit/export.csv": "a file",
+    "/board/alarms": "a part of the board",
+    "/board/rows": "a part of the board",
+    "/board/stream": "a stream",
+    "/bulk/places.csv": "a file",
+    "/devices/{community}/{id}/past": "a part of the device's page",
+    "/devices/{community}/{id}/points": "numbers",
+    "/devices/{community}/{id}/stream": "a stream",
+    "/devices/{community}/{id}/values": "a part of the device's page",
+    "/healthz": "for programs",
+    "/incidents/{id}/callers": "a part of the incident's page",
+    "/incidents/{id}/pane": "the incident's page beside the board",
+    "/incidents/{id}/stream": "a stream",
+    "/incidents/{id}/why": "a part of the incident's page",
+    "/login/enrol": "the form of /account/totp, for whoever must have a second factor",
+    "/login/totp": "one field, tested in tests/web/test_login.py",
+    "/map/data": "for the map's script",
+    "/map/heat": "a part of the map's page",
+    "/map/stream": "a stream",
+    "/metrics": "for programs",
+    "/r/receipt/{secret}": "what /r/{address} shows after a press; tests/browser/test_resident.py opens it",
+    "/readyz": "for programs",
+    "/wall/part": "a part of the wall screen",
+    "/wall/stream": "a stream",
+}
+"""Other routes that are read, below no ``/api/``, and why they are no page of their own."""
+
+
+# --- the scene ----------------------------------------------------------------------------------------------------
+
+
+class Scene(Struct):
+    """A lively control room, the accounts of those who look (name → the secret of a session), and the names by which
+    the table's paths are filled."""
+
+    room: ControlRoom
+    days: Days
+    secrets: dict[str, str]
+    names: dict[str, str]
+
+    def url(self, page: Page, shot: Shot | None = None) -> str:
+        """Where to look."""
+        query = shot.query if shot is not None else ""
+        return self.room.url + page.address.format(**self.names) + query
+
+
+async def set_scene(folder: Path, communities: int, days: int, causes: int) -> Scene:
+    """Lets the days pass. The room is entered and must be left (``scene.room``)."""
+    room, days_ = open_lively(folder, 1, communities)
+    await room.__aenter__()
+    try:
+        await days_.live_through(days, causes)
+        return await _look_around(room, days_)
+    except BaseException:
+        await room.__aexit__()
+        raise
+
+
+async def _look_around(room: ControlRoom, days: Days) -> Scene:
+    community = days.communities[0]
+    roles = {
+        "dispatcher": Role.DISPATCHER,
+        "administrator": Role.ADMINISTRATOR,
+        "security": Role.SECURITY,
+        "auditor": Role.AUDITOR,
+        "wall": Role.WALL,
+    }
+    titles = {"dispatcher": "调度一席", "keeper": "物业值班", "wall": "指挥中心大屏"}
+    for name, role in roles.items():
+        room.add(name, role, title=titles.get(name, ""))
+    room.add("keeper", Role.PROPERTY_MANAGER, (), (community,), title=titles["keeper"])
+    newcomer, _ = room.officers.add(CLI, "newcomer", "", password=PASSWORD, must_change=True, has_password=True)
+    room.officers.grant(CLI, newcomer.id, Role.DISPATCHER, ("370215",), (), "")
+    secrets = {
+        name: room.sign_in.sign_in(name, PASSWORD, Origin("127.0.0.1", "Chromium")).secret
+        for name in (*roles, "keeper", "newcomer")
+    }
+    await days.silence(0, "年度检测", 4)
+    await days.silence(1, "更换电池", 2)
+    help_page = await days.call(0, "medical")
+    await days.call(2, "gas")
+    room.app.state.console.atlas.spots = room.app.state.console.atlas._read()
+    open_ones = room.ledger.incidents(open_only=True)
+    grave = [one for one in open_ones if one.level is Level.CRITICAL and one.rule != "sos.button-pressed"]
+    shown = next(iter(sorted(grave or open_ones, key=lambda one: -len(one.timeline))))
+    device = next(one for one in room.ledger.devices(community) if one.profile == "nb-smoke")
+    keeper = room.accounts.find_account("keeper")
+    assert keeper is not None
+    names = {
+        "community": community,
+        "incident": shown.id,
+        "device": device.id,
+        "account": keeper.id,
+        "help": help_page,
+    }
+    return Scene(room, days, secrets, names)
