@@ -74,7 +74,8 @@ async def open_why(tab: Tab) -> None:
 async def open_town(tab: Tab) -> None:
     """A town on the map."""
     await tab.wait_for_selector(".cluster, .pin")
-    await tab.click(".depth-1 .grid-name >> nth=0")
+    await tab.click(".depth-1 .grid-name >> nth=-1")
+    await tab.wait_for_timeout(400)
 
 
 async def open_places(tab: Tab) -> None:
@@ -262,6 +263,7 @@ async def _look_around(room: ControlRoom, days: Days) -> Scene:
     }
     await days.silence(0, "年度检测", 4)
     await days.silence(1, "更换电池", 2)
+    await days.fall_ill(0)
     help_page = await days.call(0, "medical")
     await days.call(2, "gas")
     room.app.state.console.atlas.spots = room.app.state.console.atlas._read()

@@ -207,6 +207,16 @@ class Days:
         action = OperatorAction(event, who, id, verb, reason, Role.DISPATCHER, incident.chain[0])
         await room.world.pipeline.submit(incident.community, action, event)
 
+    async def fall_ill(self, number: int) -> None:
+        """Some devices of a community are not well, each in its own way."""
+        file = self._district.communities[number]
+        smokes = [one.id for one in file.devices if one.profile == "nb-smoke"]
+        button = next(one.id for one in file.devices if one.profile == "fixed-sos")
+        self.say(
+            file, {f"{smokes[0]}:fault": True, f"{smokes[1]}:battery": 9.0, f"{button}:battery": 240.0}, Lane.ALARM
+        )
+        await self._wait_until(self._room.world.clock() + 3 * MINUTE)
+
     async def silence(self, number: int, reason: str, hours: int) -> None:
         """A maintenance window of the first device of a community."""
         file = self._district.communities[number]

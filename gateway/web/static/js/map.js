@@ -205,15 +205,29 @@
   /** Circles whose areas are to one another as the weights are. Those without a position are in the table alone. */
   function drawRows(rows, layer) {
     layer.clearLayers();
-    const placed = rows.filter((row) => row.dataset.lon);
-    const most = Math.max(1, ...placed.map((row) => Number(row.dataset.weight)));
-    placed.forEach((row) => {
+    const spotsByPoint = new Map();
+    rows.filter((row) => row.dataset.lon).forEach((row) => {
       const { id, name, number, weight, lon, lat } = row.dataset;
-      const radius = Math.max(SMALLEST, LARGEST * Math.sqrt(Number(weight) / most));
-      const circle = L.circleMarker([Number(lat), Number(lon)], { radius, className: "heat-spot" });
-      if (radius >= 11) circle.bindTooltip(number, { permanent: true, direction: "center", className: "heat-number" });
-      circle.bindPopup(() => line(`${name} · ${number}`));
-      if (layer === warm) circle.on("click", () => mark(id));
+      // Homes have the position of their building: what lies in one point is one circle.
+      const point = `${lat},${lon}`;
+      const known = spotsByPoint.get(point) || { at: [Number(lat), Number(lon)], id, lines: [], number: 0, weight: 0 };
+      known.lines.push(`${name} · ${number}`);
+      known.number += Number(number);
+      known.weight += Number(weight);
+      spotsByPoint.set(point, known);
+    });
+    const most = Math.max(1, ...[...spotsByPoint.values()].map((spot) => spot.weight));
+    spotsByPoint.forEach((spot) => {
+      const radius = Math.max(SMALLEST, LARGEST * Math.sqrt(spot.weight / most));
+      const circle = L.circleMarker(spot.at, { radius, className: "heat-spot" });
+      const label = { permanent: true, direction: "center", className: "heat-number" };
+      if (radius >= 11) circle.bindTooltip(String(spot.number), label);
+      circle.bindPopup(() => {
+        const sheet = document.createElement("div");
+        spot.lines.forEach((text) => sheet.append(line(text)));
+        return sheet;
+      });
+      if (layer === warm) circle.on("click", () => mark(spot.id));
       layer.addLayer(circle);
     });
   }
