@@ -110,6 +110,27 @@ async def test_of_two_dispatchers_who_act_at_once_one_is_told_who_was_faster(roo
     assert incident.state == "filed"
 
 
+async def test_whoever_only_watches_is_warned_stays_by_one_key_and_otherwise_it_says_that_it_is_not_live(
+    room: ControlRoom, visit: Visit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.web.stream.ADMITTED_S", 0.5)
+    monkeypatch.setattr("gateway.web.stream.PULSE_S", 0.5)
+    page = await visit("li")
+    await live(page)
+    await expect(page.locator("#staying")).to_be_hidden()
+
+    room.world.run_sql(f"UPDATE session SET seen_at = seen_at - {28 * 60_000}")
+    await expect(page.locator("#staying")).to_contain_text("后自动退出登录")
+    await page.keyboard.press("s")
+    await expect(page.locator("#staying")).to_be_hidden()
+    await expect(page.locator("#not-live")).to_be_hidden()
+
+    room.world.run_sql(f"UPDATE session SET seen_at = seen_at - {31 * 60_000}")
+    await expect(page.locator("#not-live")).to_contain_text(re.compile(r"登录已失效.*数据停在 20:00:0\d"))
+    await expect(page.locator("#not-live a")).to_be_visible()
+    await expect(page).to_have_title("【非实时】事件看板 · 智慧社区网关")
+
+
 async def test_it_is_worked_by_keys_alone(room: ControlRoom, visit: Visit) -> None:
     first, second = await room.press("sos-1"), await room.press("sos-2", "c002")
     page = await visit("li", width=1600)

@@ -112,7 +112,9 @@ async def test_nobody_is_kept_out(browser: Browser, scene: Scene, faults: list[s
 def is_name(text: str) -> bool:
     """Names of places, people and grids are no words of ours."""
     return (
-        re.search(r"期|园|庭|苑|邸|居|街道|镇|区|号|室|单元|楼|房|井盖|电梯|烟感|水浸|按钮|网关|求助|门|中文", text)
+        re.search(
+            r"期|园|庭|苑|邸|居|街道|镇|区|号|室|单元|楼|房|井盖|电梯|烟感|水浸|按钮|网关|求助|门|值班|中文", text
+        )
         is not None
     )
 
@@ -227,9 +229,10 @@ async def test_the_heat_of_the_last_days_is_circles_and_a_table(
 
 
 async def test_the_wall_follows_says_when_it_stands_still_and_comes_back(
-    browser: Browser, scene: Scene, faults: list[str]
+    browser: Browser, scene: Scene, faults: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     room = scene.room
+    monkeypatch.setattr("gateway.web.stream.ADMITTED_S", 1.0)
     context = await come(browser, scene, "wall", faults)
     tab = await context.new_page()
     await tab.goto("/")

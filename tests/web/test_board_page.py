@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from gateway.core.model import Role
+from gateway.core.model import Press, Role
 from gateway.runtime import board as board_module
+from gateway.runtime.calls import Need
 from tests.runtime.world import until
 from tests.web.control_room import ControlRoom, two_towns
+from tests.web.house import CLI
 
 
 def rows_of(page: str) -> list[str]:
@@ -116,6 +118,70 @@ async def test_whoever_was_away_for_too_long_reads_everything_again(
         async with room.listen(li, "/board/stream", last=seen) as stream:
             name, _ = await stream.next("row", "resync")
     assert name == "resync"
+
+
+async def test_the_kind_of_help_that_a_caller_chose_stands_in_the_row(room: ControlRoom) -> None:
+    await room.issue_page("c001", "b1-u1")
+    [page] = [device.id for device in room.ledger.devices("c001") if device.profile == "resident-page"]
+    li = await room.visitor_as("li")
+    for number, need in enumerate(("medical", "threat", "medical")):
+        press = Press(f"page/{number:032x}", page, data={"need": need})
+        assert await room.world.pipeline.submit("c001", press, press.id) == "done"
+        incident = await room.wait_for_incident(press.id)
+    plain = await room.press("sos-1", "c001")
+
+    rows = re.findall(r'<li class="case.*?</li>', (await li.get("/board")).text, re.DOTALL)
+    li.client.cookies.set("language", "en")
+    english = (await li.get("/board/rows")).text
+
+    assert re.findall(r'is-need">([^<]+)', next(row for row in rows if incident.id in row)) == [
+        "急病、受伤",
+        "人身受威胁",
+    ]
+    assert "is-need" not in next(row for row in rows if plain.id in row)
+    assert "Ill or hurt" in english
+    await room.board.load()
+    assert room.board.needs(incident.id) == (Need.MEDICAL, Need.THREAT)
+
+
+async def test_a_stream_ends_soon_after_its_account_was_disabled_or_has_another_scope(
+    room: ControlRoom, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.web.stream.ADMITTED_S", 0.1)
+    monkeypatch.setattr("gateway.web.stream.PULSE_S", 0.1)
+    for path, end in (
+        ("/board/stream", room.officers.disable),
+        ("/map/stream", lambda hand, id: room.officers.grant(hand, id, Role.DISPATCHER, ("370215001",), (), "")),
+        ("/wall/stream", room.officers.disable),
+        ("/api/v1/incidents/stream?after=0", room.officers.disable),
+    ):
+        name = "on" + path.split("/")[1]
+        account = room.accounts.find_account(room.add(name).name)
+        assert account is not None
+        visitor = await room.visitor_as(name)
+        async with room.listen(visitor, path) as stream:
+            await stream.next("session")
+            end(CLI, account.id)
+            with pytest.raises(AssertionError, match="the stream ended"):
+                await stream.next("never")
+
+
+async def test_a_stream_says_when_the_session_ends_and_one_click_puts_it_off(room: ControlRoom) -> None:
+    li = await room.visitor_as("li")
+    await li.get("/board")
+    async with room.listen(li, "/board/stream") as stream:
+        _, fresh = await stream.next("session")
+    room.world.run_sql(f"UPDATE session SET seen_at = seen_at - {20 * 60_000}")
+    async with room.listen(li, "/board/stream") as stream:
+        _, idle = await stream.next("session")
+    token = re.search(r'name="csrf" content="([0-9a-f]{64})"', li.page)
+    assert token is not None
+    stayed = await li.client.post("/account/stay", headers={"X-CSRF-Token": token[1]})
+
+    assert 1780 <= fresh["left_s"] <= 1800
+    assert 570 <= idle["left_s"] <= 600
+    assert 1780 <= stayed.json()["left_s"] <= 1800
+    assert (await li.client.post("/account/stay")).status_code == 403
 
 
 async def test_what_is_over_goes(room: ControlRoom) -> None:
