@@ -21,6 +21,7 @@ from gateway.cli_accounts import account_app, audit_app
 from gateway.cli_devices import device_app
 from gateway.cli_district import district_app
 from gateway.cli_help import key_app, qr
+from gateway.core.catalog import CatalogError
 from gateway.core.model import GridLevel
 from gateway.core.worktime import day_start
 from gateway.errors import GatewayError
@@ -35,6 +36,7 @@ from gateway.runtime.permissions_page import render_permissions
 from gateway.runtime.ports import LedgerDown
 from gateway.runtime.reconciling import Difference
 from gateway.runtime.registrar import read_district, register, write_credentials
+from gateway.runtime.trying import tell_tried, try_rule
 from gateway.runtime.writer import leaving_the_rest
 from gateway.settings import read_settings
 
@@ -191,6 +193,48 @@ def explain(
     for line in lines:
         typer.echo(line)
     ledger.close()
+
+
+@app.command("try-rule")
+def try_draft(
+    file: Annotated[Path, typer.Argument(help="a rule file, wherever it stands")],
+    community: Annotated[str, typer.Option(help="the community whose journal is read")],
+    day: Annotated[str, typer.Option(help="a local day, such as 2026-11-23")],
+    form: Annotated[Form | None, typer.Option("--format", help="json for programs")] = None,
+    config: ConfigOption = None,
+) -> None:
+    """Try a draft rule on a recorded day: the journal is fed to the engine again, with the draft among its rules, and
+    what it would have opened is told beside what was really opened. Nothing is written."""
+    if form is Form.CSV:
+        raise typer.BadParameter("there is no table of this; write --format json")
+    try:
+        text = file.read_text(encoding="utf-8", errors="surrogateescape")
+        wanted = date.fromisoformat(day)
+    except OSError as error:
+        raise GatewayError("unreadable", f"cannot read it: {error.strerror}", str(file), "give a rule file") from error
+    except ValueError as error:
+        raise GatewayError("bad-time", f"{day!r} is no day", "--day", "write, for example, 2026-11-23") from error
+    settings = read_settings(config)
+    catalog = read_catalog(settings.profiles, settings.rules)
+    ledger = assembly.open_migrated_ledger(settings)
+    found = next((one for one in ledger.communities() if one.id == community), None)
+    if found is None:
+        raise GatewayError("unknown-community", f"there is no community {community}", "--community", "look its id up")
+    catalogs = assembly.open_catalogs(ledger, catalog)
+    now = assembly.open_clock(settings)()
+    try:
+        tried = try_rule(ledger, found, catalogs, catalog, text, wanted, now, file=str(file))
+    except CatalogError as error:
+        for problem in error.problems:
+            typer.echo(str(problem), err=True)
+        raise typer.Exit(2) from None
+    finally:
+        ledger.close()
+    if form is Form.JSON:
+        typer.echo(msgspec.json.encode(tried).decode())
+    else:
+        for line in tell_tried(tried):
+            typer.echo(line)
 
 
 @app.command()

@@ -103,6 +103,31 @@ def build_catalog(files: Mapping[str, str]) -> Catalog:
     return _Builder(files).build()
 
 
+def with_rule(catalog: Catalog, file: str, text: str) -> tuple[Catalog, Rule]:
+    """The catalog with one rule more that stands in no folder yet, or with it in place of the one of its id; and that
+    rule. It is read as every rule file is, and judges as an active one whatever its status says: it is there to be
+    tried. ``file`` is what its problems call it. Raises CatalogError with every problem."""
+    builder = _Builder({})
+    builder.profiles, builder.vocabulary = dict(catalog.profiles), catalog.vocabulary
+    builder.categories, builder.calendar = dict(catalog.categories), catalog.calendar
+    document, problems = read_document(file, text)
+    builder.problems.extend(problems)
+    form = builder.read_rule_form(document) if document is not None else None
+    rule = builder.make_rule(document, form) if document is not None and form is not None else None
+    if builder.problems or rule is None:
+        raise CatalogError(builder.problems)
+    rule = replace(rule, status=Status.ACTIVE)
+    files = {**catalog.files, _rule_path(rule.id): text}
+    rules = {**{known.id: known for known in catalog.rules}, rule.id: rule}
+    made = replace(
+        catalog,
+        rules=tuple(rules[id] for id in sorted(rules)),
+        hash=hash_files(files),
+        files=MappingProxyType(files),
+    )
+    return made, rule
+
+
 class _Builder:
     def __init__(self, files: Mapping[str, str]) -> None:
         self.files = dict(files)
@@ -277,8 +302,7 @@ class _Builder:
         return rules, tests
 
     def _read_rule(self, document: Document) -> Rule | None:
-        form, problems = read_form(document, RuleForm)
-        self.problems.extend(problems)
+        form = self.read_rule_form(document)
         if form is None:
             return None
         expected = _rule_id(document.file)
@@ -288,6 +312,16 @@ class _Builder:
                 document.problem(("id",), "id-differs", what, f"write id: {expected}, or move the file")
             )
             return None
+        return self.make_rule(document, form)
+
+    def read_rule_form(self, document: Document) -> RuleForm | None:
+        """What a rule's file says; None where it is at fault."""
+        form, problems = read_form(document, RuleForm)
+        self.problems.extend(problems)
+        return form
+
+    def make_rule(self, document: Document, form: RuleForm) -> Rule | None:
+        """The rule of a form, held against the profiles."""
         rule = make_rule(document, form, self.categories, self.problems)
         if rule is not None and rule.schedule is not None and rule.schedule.only is not None:
             rule = replace(rule, schedule=replace(rule.schedule, calendar=self.calendar))

@@ -258,6 +258,11 @@ class Engine:
         """The keys that a rule is asked of."""
         return [watch.key for watch in self._watches.of_rule(rule)]
 
+    def place_name(self, rule: str, key: str) -> str:
+        """Where a rule's key is, as people say it; the key itself where the rule is not asked of it."""
+        watch = self._watches.get(rule, key)
+        return key if watch is None else self._registry.label(watch.place)
+
     def devices_of(self, source: str) -> list[Device]:
         """The devices that a source carries, by id."""
         return [known.device for known in self._registry.carried(source)]

@@ -70,7 +70,7 @@ def explain_incident(ledger: Ledger, catalog: Catalog, catalogs: Catalogs, id: s
     yield f"  signals: {incident.signals}, of {', '.join(incident.devices) or 'no device'}"
     for line in incident.timeline:
         seen = evidence.seen.get((line.event, line.rule), []) if line.what in ("opened", "joined") else []
-        about = [line.device, line.event and f"[{line.event}]", "" if seen else _localise(line.why)]
+        about = [line.device, line.event and f"[{line.event}]", "" if seen else localise(line.why)]
         yield "  " + " ".join(part for part in (format_time(line.at), line.who, line.what, *about) if part)
         yield from seen
     for awaited, due in (("now", incident.due), ("after that", incident.aside)):
@@ -178,7 +178,7 @@ def _tell(explained: Explained) -> Iterator[str]:
 
 def _tell_leaves(explained: Explained) -> Iterator[str]:
     for path, text, truth, look in explained.leaves:
-        yield f"      {_TRUTH[truth]:>7}  {text}    saw {_localise(look)}" + (f"    [{path}]" if "." in path else "")
+        yield f"      {_TRUTH[truth]:>7}  {text}    saw {localise(look)}" + (f"    [{path}]" if "." in path else "")
 
 
 def _tell_transition(transition: Transition) -> str:
@@ -187,7 +187,7 @@ def _tell_transition(transition: Transition) -> str:
     return f"{transition.phase}{note}{incident}"
 
 
-def _localise(look: str) -> str:
+def localise(look: str) -> str:
     """Times in what a leaf shows are ms UTC in the core; people read local time."""
     words = look.split(" ")
     shown = [
