@@ -421,8 +421,11 @@ async def serve(settings: Settings, *, stats: bool = False, stop: asyncio.Event 
             on_effects=lambda: outbox.kick(),
         )
         ways = open_notifiers(settings)
-        teller = Teller(ledger, pipeline.on_ledger, ways, pipeline.submit, clock)
-        outbox = Outbox(ledger, pipeline.on_ledger, pipeline.submit, platform, inbox, clock, teller=teller)
+        is_test = settings.platform.test
+        teller = Teller(ledger, pipeline.on_ledger, ways, pipeline.submit, clock, is_test=is_test)
+        outbox = Outbox(
+            ledger, pipeline.on_ledger, pipeline.submit, platform, inbox, clock, teller=teller, is_test=is_test
+        )
         inbox.on_link(pipeline.link_changed)
         await inbox.start()
         await pipeline.start()

@@ -43,11 +43,15 @@ class LedgerSection(_Section):
 
 class PlatformSection(_Section):
     """The central platform: its address, the file that holds the signing key, and the address of its list of what it
-    holds (for `reconcile`). Without a url nothing is sent, and everything waits in the outbox."""
+    holds (for `reconcile`). Without a url nothing is sent, and everything waits in the outbox.
+
+    ``test``: it is a platform to test against, and so are the ways of telling people: only then does what comes of
+    simulated devices go there."""
 
     url: str | None = None
     list_url: str | None = None
     key_file: Path | None = None
+    test: bool = False
 
 
 def _split(value: object) -> object:

@@ -350,6 +350,7 @@ class Casebook:
             joinable=True,
             lon=None if position is None else position[0],
             lat=None if position is None else position[1],
+            simulated=self._registry.is_simulated(),
         )
 
     def _start(self, draft: Incident, outlived: Incident | None, signal: Signal) -> Incident:
@@ -361,6 +362,9 @@ class Casebook:
 
     def put(self, incident: Incident) -> Incident:
         """Takes an incident as changed into the state and the step. What one step changes is one revision."""
+        if incident.simulated and not self._registry.is_simulated():
+            # Its community is real from now on. The other way round nothing is taken back: what was real stays so.
+            incident = replace(incident, simulated=False)
         known = self._incidents.get(incident.id)
         before = self.draft.revisions.setdefault(incident.id, known.revision if known is not None else 0)
         if incident.revision != before + 1:

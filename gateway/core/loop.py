@@ -346,6 +346,7 @@ class Loop:
                 role=None if due is None else due.role,
                 body="" if due is None else due.body,
                 round=max(0, incident.rings - 1),
+                simulated=incident.simulated,
             )
         )
 

@@ -117,6 +117,10 @@ class PlaceKind(StrEnum):
     PUBLIC = "public"
 
 
+SIMULATED: Final = "simulated"
+"""The attribute of a community (its topmost place) whose devices are all simulated."""
+
+
 class Place(Struct, frozen=True, omit_defaults=True):
     """A place of a community. ``parent`` is None only for the community itself; ``grid`` is a base grid's code."""
 
@@ -501,6 +505,9 @@ class Incident(Struct, frozen=True, omit_defaults=True):
     """When it came to an end: closed, a false alarm, or merged."""
     acted: int = 0
     """The revision at which a person acted last: who decides by an older one decides on what is no longer so."""
+    simulated: bool = False
+    """It lies in a community of simulated devices: it goes to no platform and rings nobody but where both are declared
+    a test."""
 
 
 class Deliver(Struct, frozen=True, tag="deliver"):
@@ -543,6 +550,7 @@ class Notify(Struct, frozen=True, tag="notify", omit_defaults=True):
     role: Role | None = None
     body: str = ""
     round: int = 0
+    simulated: bool = False
 
 
 Effect = Deliver | Command | Notify

@@ -16,6 +16,7 @@ from gateway.core.condition import is_answerable
 from gateway.core.district import DistrictError, PlaceTree
 from gateway.core.evaluator import Band
 from gateway.core.model import (
+    SIMULATED,
     Community,
     Device,
     DeviceState,
@@ -221,6 +222,11 @@ class Registry:
                 return known.device.attributes[name]
             place = known.place
         return self._tree.attribute(place, name) if self._tree is not None and place in self._tree else None
+
+    def is_simulated(self) -> bool:
+        """Whether the community is one of simulated devices. Only ``true`` says so: real calls for help must never be
+        held back by a value that somebody meant otherwise."""
+        return self._tree is not None and self._tree.root.attributes.get(SIMULATED) is True
 
     def listed(self, name: str) -> frozenset[str]:
         """The entries of a watch list."""

@@ -62,7 +62,7 @@ PERMISSION_TITLES: Final[dict[Permission, Text]] = {
     Permission.RULES_SEE: {"zh": "查看规则", "en": "see rules and what they found"},
     Permission.RULES_OVERRIDE: {"zh": "启停规则", "en": "lower a rule's status or take that back, with a reason"},
     Permission.APPRAISAL_SEE: {"zh": "查看考核评价", "en": "see the appraisal of grids and bodies"},
-    Permission.SCENARIOS_PLAY: {"zh": "运行模拟场景", "en": "play scenarios and inject faults"},
+    Permission.SCENARIOS_PLAY: {"zh": "运行模拟场景、试算规则", "en": "play scenarios, inject faults, try draft rules"},
     Permission.SYSTEM_SEE: {"zh": "查看系统运行", "en": "see how the gateway runs"},
     Permission.SYSTEM_CHANGE: {"zh": "系统运行维护", "en": "send dead letters again, change how the gateway runs"},
     Permission.WEBHOOKS_CHANGE: {"zh": "维护事件推送", "en": "say who outside is told of incidents"},

@@ -26,6 +26,7 @@ AGAIN_MOST_MS: Final = 120_000
 """What reached nobody is tried again after so long, doubling, until it expires."""
 
 NOBODY: Final = "nobody: no contact is on duty for it"
+SIMULATED: Final = "nobody: it comes of simulated devices"
 NO_WAY: Final = "nobody: no way of telling people is configured"
 
 Submit = Callable[[str, Told, str], Awaitable[str]]
@@ -77,7 +78,8 @@ def _chain(code: str, grids: dict[str, Grid]) -> list[str]:
 
 
 class Teller:
-    """Performs notifications. ``submit`` brings who was told into the incident's timeline."""
+    """Performs notifications. ``submit`` brings who was told into the incident's timeline. ``is_test``: its ways lead
+    to nobody real; otherwise no simulated device rings anybody."""
 
     def __init__(
         self,
@@ -86,12 +88,15 @@ class Teller:
         ways: Sequence[Notifier],
         submit: Submit,
         clock: RunningClock | ForwardClock,
+        *,
+        is_test: bool = False,
     ) -> None:
         self._ledger = ledger
         self._on_ledger = on_ledger
         self._ways = tuple(ways)
         self._submit = submit
         self._clock = clock
+        self._is_test = is_test
         self._contacts: list[Contact] = []
         self._grids: list[Grid] = []
         self._read_at = -KNOWN_FOR_S
@@ -103,6 +108,8 @@ class Teller:
             return Outcome(row.id, OutboxState.DEAD, now, "no notification")
         if now > notify.expires_at:
             return Outcome(row.id, OutboxState.DEAD, now, "expired")
+        if notify.simulated and not self._is_test:
+            return Outcome(row.id, OutboxState.HELD, now, SIMULATED)
         if not self._ways:
             return Outcome(row.id, OutboxState.DONE, now, NO_WAY)
         await self._read()

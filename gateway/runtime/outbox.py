@@ -43,6 +43,9 @@ OVERDUE_MS: Final = 60_000
 COMMANDS: Final = 256
 """Commands that are published at a time."""
 
+HELD: Final = "held back: it comes of simulated devices, and this platform is not declared a test"
+"""Said of a delivery that is never sent."""
+
 TOLD_AT_ONCE: Final = 64
 """Notifications that are performed side by side."""
 
@@ -61,7 +64,7 @@ Submit = Callable[[str, Answer, str], Awaitable[str]]
 
 class Outbox:
     """``on_ledger`` runs a ledger call on the ledger's own thread; ``submit`` brings in that a command was not
-    answered."""
+    answered. ``is_test``: the platform is there to be tested against; to any other nothing of simulated devices goes."""
 
     def __init__(
         self,
@@ -73,6 +76,8 @@ class Outbox:
         clock: RunningClock | ForwardClock,
         parallel: int = 16,
         teller: Teller | None = None,
+        *,
+        is_test: bool = False,
     ) -> None:
         self._ledger = ledger
         self._on_ledger = on_ledger
@@ -82,6 +87,7 @@ class Outbox:
         self._clock = clock
         self._parallel = parallel
         self._teller = teller
+        self._is_test = is_test
         self._new_notifications = asyncio.Event()
         self._new_commands = asyncio.Event()
         self._new_deliveries = asyncio.Event()
@@ -242,6 +248,8 @@ class Outbox:
         effect = row.effect
         if not isinstance(effect, Deliver):
             return Outcome(row.id, OutboxState.DEAD, self._clock(), "no delivery")
+        if effect.incident.simulated and not self._is_test:
+            return Outcome(row.id, OutboxState.HELD, self._clock(), HELD)
         try:
             verdict = await platform.deliver(effect.id, effect.incident)
         except Exception as error:  # Whatever the adapter trips over, the incident must reach the platform.

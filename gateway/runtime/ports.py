@@ -158,12 +158,14 @@ class Unanswered(Struct, frozen=True):
 
 
 class OutboxState(StrEnum):
-    """``dead``: refused for good (400, 413, 422), on the visible dead-letter list, can be sent again."""
+    """``dead``: refused for good (400, 413, 422), on the visible dead-letter list, can be sent again. ``held``: it comes
+    of simulated devices, and whoever would get it is not declared a test; it is never sent."""
 
     WAITING = "waiting"
     DONE = "done"
     DEAD = "dead"
     SUPERSEDED = "superseded"
+    HELD = "held"
 
 
 class Outcome(Struct, frozen=True):

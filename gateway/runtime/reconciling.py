@@ -199,8 +199,8 @@ class Reconciler:
     async def _compare_delivery(self, found: Difference) -> Difference | None:
         """The platform has less than the newest revision."""
         state = await asyncio.to_thread(self._ledger.outbox_state, f"{found.incident}/{found.ours}")
-        if state is OutboxState.WAITING:
-            return None
+        if state in (OutboxState.WAITING, OutboxState.HELD):
+            return None  # what is held back comes of simulated devices, and is missing there by intention
         if state is OutboxState.DONE:
             # It may have gone over between the two looks.
             again = await self._platform.find_held(found.incident)

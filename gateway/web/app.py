@@ -35,6 +35,7 @@ from gateway.web.api_commands import route_commands_api
 from gateway.web.api_devices import route_devices_api
 from gateway.web.api_incidents import route_api
 from gateway.web.api_rules import route_rules_api
+from gateway.web.api_trials import route_trials_api
 from gateway.web.api_webhooks import route_webhooks_api
 from gateway.web.appraisal_page import route_appraisal
 from gateway.web.assets import STATIC, StaticPages
@@ -59,6 +60,7 @@ from gateway.web.pages import Pages
 from gateway.web.problems import Problem
 from gateway.web.resident import route_residents
 from gateway.web.rules_page import route_rules
+from gateway.web.tester_page import route_tester
 from gateway.web.wall_page import route_wall
 from gateway.web.webhooks_page import route_webhooks
 from gateway.web.windows_page import route_windows
@@ -199,8 +201,15 @@ def create_app(
         app.include_router(route_handover(console))
         app.include_router(route_rules(console))
         app.include_router(route_appraisal(console))
+        app.include_router(route_tester(console))
         app.include_router(route_metrics(console))
-        api = [route_api(console), route_commands_api(console), route_devices_api(console), route_rules_api(console)]
+        api = [
+            route_api(console),
+            route_commands_api(console),
+            route_devices_api(console),
+            route_rules_api(console),
+            route_trials_api(console),
+        ]
         if webhooks is not None:
             app.include_router(route_webhooks(console, webhooks))
             api.append(route_webhooks_api(webhooks))

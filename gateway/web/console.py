@@ -19,6 +19,7 @@ from gateway.runtime.device_desk import DeviceDesk
 from gateway.runtime.door import DoorClient
 from gateway.runtime.ports import Ledger
 from gateway.runtime.rule_desk import RuleDesk
+from gateway.runtime.trial_desk import TrialDesk
 from gateway.runtime.writer import Catalogs
 from gateway.web.access import gate_of
 from gateway.web.atlas import Atlas
@@ -65,6 +66,7 @@ class Console:
         self.desk: Final = DeviceDesk(ledger, door, catalog, clock)
         self.rules: Final = RuleDesk(ledger, door, catalog, clock)
         self.appraiser: Final = Appraiser(ledger, catalog, clock)
+        self.trials: Final = TrialDesk(ledger, catalog, catalogs, clock)
         self.rendering: Final = Rendering(pages, self.board, self.words)
 
     @asynccontextmanager
@@ -72,7 +74,8 @@ class Console:
         """Follows the ledger for as long as this is open."""
         tasks = [asyncio.create_task(work.run()) for work in (self.board, self.names, self.atlas)]
         try:
-            yield
+            async with self.trials.live():
+                yield
         finally:
             for task in tasks:
                 task.cancel()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import date
 from typing import Any, Final
 
 import msgspec
@@ -23,6 +24,8 @@ from gateway.runtime.device_desk import Settled
 from gateway.runtime.ports import Finding, GivenCommand
 from gateway.runtime.rule_desk import Case, Decision, RuleAccount, Ruled, Standing
 from gateway.runtime.sick import Ailment, Patient, Symptom
+from gateway.runtime.trial_desk import Trial, TrialState
+from gateway.runtime.trying import Found, Opened, Tried, WouldOpen
 from gateway.runtime.webhook_desk import Hooked
 from gateway.runtime.webhooks import State, Webhook
 from gateway.web.access import public
@@ -244,6 +247,74 @@ _ACCOUNT: Final = RuleAccount(
     "rules/fire/smoke-persists.yaml",
     "id: fire.smoke-persists\n",
 )
+DRAFT_RULE: Final = """\
+id: fire.smoke-brief
+title: {zh: 短暂烟雾, en: Brief smoke}
+status: draft
+scope: device
+kinds: [smoke]
+when: {smoke: {is: true}}
+hold: 3s
+incident:
+  cause: fire
+  at: building
+  category: "ext:21-01"
+  level: urgent
+  title: {zh: "{place} 短暂烟雾", en: "{place}: brief smoke"}
+"""
+_WHY: Final = "smoke is true: true at 1795435190000"
+_TRIAL: Final = Trial(
+    "0d6b1f0e3c914e6fb1c5b6a2f2f0a7c4",
+    "fire.smoke-brief",
+    {"zh": "短暂烟雾", "en": "Brief smoke"},
+    "c042",
+    date(2026, 11, 23),
+    1_795_449_600_000,
+    TrialState.DONE,
+    1.0,
+    Tried(
+        "fire.smoke-brief",
+        {"zh": "短暂烟雾", "en": "Brief smoke"},
+        "c042",
+        1_795_363_200_000,
+        1_795_449_600_000,
+        rows=18_210,
+        keys=24,
+        findings=1,
+        notes={"opened": 1},
+        opened=[
+            WouldOpen(
+                1_795_435_193_000,
+                "c042-smoke-0017",
+                {"zh": "示例小区3号楼 短暂烟雾", "en": "Brief smoke"},
+                Level.URGENT,
+                "ext:21-01",
+                "fire",
+                "c042-b03",
+                "示例小区3号楼",
+                _WHY,
+                Sort.INCIDENT,
+                twin=EXAMPLE.id,
+            )
+        ],
+        found=[Found(1_795_435_193_000, "c042-smoke-0017", "opened", _WHY, "示例小区3号楼", EXAMPLE.id)],
+        real=[
+            Opened(
+                EXAMPLE.id,
+                EXAMPLE.number,
+                EXAMPLE.opened_at,
+                EXAMPLE.title,
+                EXAMPLE.level,
+                EXAMPLE.cause,
+                EXAMPLE.place_name,
+                EXAMPLE.rule,
+                EXAMPLE.state,
+                is_found=True,
+            )
+        ],
+        replaces=False,
+    ),
+)
 _ASKED: Final = Question(By.COMMUNITY, 1_795_363_200_000, 1_795_449_600_000)
 _ASKED_AT: Final = 1_795_435_300_000
 APPRAISED: Final = appraise([EXAMPLE], _ASKED, Names({"c042": "示例小区"}), _ASKED_AT)
@@ -264,6 +335,7 @@ COMPONENTS: Final = (
     RuleAccount,
     Ruled,
     Report,
+    Trial,
     WebhookList,
     Webhook,
     Hooked,
@@ -304,6 +376,7 @@ _EXAMPLES: Final[dict[str, Struct]] = {
     "RuleList": RuleList([_RULE]),
     "RuleAccount": _ACCOUNT,
     "Ruled": Ruled(_RULE, 1, []),
+    "Trial": _TRIAL,
     "Report": make_report(APPRAISED, _ASKED, _ASKED_AT),
     "IncidentPage": IncidentPage([EXAMPLE], None, 4711),
     "ChangePage": ChangePage([EXAMPLE], 4711, is_complete=True),

@@ -72,7 +72,7 @@ async def test_what_it_would_have_opened_stands_beside_what_was_opened(world: Wo
     assert parts[-1] == 1.0
     assert (world.state(), world.ledger.position()) == before, "nothing is written"
     assert world.incidents(cause="warm-room") == []
-    assert f"really opened were 1:" in list(tell_tried(tried))
+    assert "really opened were 1:" in list(tell_tried(tried))
 
 
 async def test_a_rule_in_force_finds_again_what_it_found(world: World) -> None:
