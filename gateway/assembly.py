@@ -29,6 +29,7 @@ from gateway.adapters.platform import SHORTEST_KEY, HttpPlatform
 from gateway.adapters.portal import OpenIdPortal
 from gateway.adapters.receivers import HttpReceivers
 from gateway.adapters.secrets import ArgonSecrets
+from gateway.adapters.stand import HttpStand
 from gateway.adapters.webhooks import SqlWebhooks
 from gateway.core.catalog import Catalog, build_catalog
 from gateway.core.district import GridScheme, LevelScheme
@@ -323,6 +324,19 @@ def open_platform(settings: Settings, catalog: Catalog) -> HttpPlatform | None:
         raise GatewayError("platform", str(error), "platform.url or platform.key_file", "mend it") from error
 
 
+def open_stand(settings: Settings) -> HttpStand | None:
+    """The test stand's client, or None where none is configured."""
+    section = settings.stand
+    if section.url is None:
+        return None
+    if section.key_file is None:
+        raise GatewayError("stand-key", "a test stand needs its key", "stand.key_file", "set SCG_STAND__KEY_FILE")
+    lines = _read_secret(section.key_file, "stand.key_file").split()
+    if not lines:
+        raise GatewayError("stand-key", "it holds no key", "stand.key_file", "write the stand's key into it")
+    return HttpStand(section.url, lines[0])
+
+
 def open_notifiers(settings: Settings) -> list[Notifier]:
     """The ways of telling people that are configured."""
     section = settings.notify
@@ -489,6 +503,7 @@ async def serve_web(settings: Settings) -> None:
         catalogs=open_catalogs(ledger, catalog),
         desk=open_help_desk(settings, ledger, door),
         webhooks=open_webhook_desk(settings, ledger),
+        stand=open_stand(settings),
     )
     try:
         listening = socket.create_server((section.host, section.port))

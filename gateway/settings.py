@@ -150,6 +150,14 @@ class NotifySection(_Section):
     mail: MailSection | None = None
 
 
+class StandSection(_Section):
+    """The test stand (`python -m simulators stand`) that testers play scenarios with: its address on this machine, and
+    the file with the key that it asks for. Without a url there is none."""
+
+    url: Annotated[str, Field(pattern=r"^http://(127\.0\.0\.1|localhost)(:\d+)?/?$")] | None = None
+    key_file: Path | None = None
+
+
 class ClockSection(_Section):
     """For simulation: a clock ``speed`` times as fast, which showed ``anchor`` ms at real time ``anchor_real`` ms."""
 
@@ -191,6 +199,7 @@ class Settings(_Section):
     notify: NotifySection = NotifySection()
     web: WebSection = WebSection()
     district: DistrictSection = DistrictSection()
+    stand: StandSection = StandSection()
     door: Path | None = None
 
     @property

@@ -19,15 +19,20 @@ def district(
     seed: Annotated[int, typer.Option(help="the same seed gives the same district")] = 1,
     communities: Annotated[int, typer.Option(help="how many, 1 to 999")] = 277,
     devices: Annotated[int, typer.Option(help="devices per community, the edge agent not counted")] = 105,
+    test: Annotated[
+        bool, typer.Option("--test", help="communities for the test stand instead, marked as simulated (1 to 20)")
+    ] = False,
 ) -> None:
     """Write a generated district as tables, or as a file, for the gateway to take in."""
-    from simulators.district import generate, write
+    from simulators.district import generate, generate_test_communities, write
     from simulators.tables import write_tables
 
     if out is None and tables is None:
         raise typer.BadParameter("give --write DIR or --out FILE")
     try:
-        generated = generate(seed, communities, devices)
+        generated = (
+            generate_test_communities(seed, min(communities, 20)) if test else generate(seed, communities, devices)
+        )
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
     if out is not None:
@@ -55,6 +60,39 @@ def platform(
     except KeyFileError as error:
         raise typer.BadParameter(str(error)) from error
     serve(store, keys, port, callback)
+
+
+@app.command()
+def stand(
+    district: Annotated[Path, typer.Option(help="its communities, as `district --test --out` writes them")],
+    passwords: Annotated[Path, typer.Option(help="the sources' passwords, as the gateway wrote them on importing")],
+    broker: Annotated[str, typer.Option(help="mqtt://… of the gateway's broker")],
+    key_file: Annotated[Path, typer.Option(help="the key that the gateway sends along; its first line counts")],
+    port: Annotated[int, typer.Option(help="port on 127.0.0.1; 0 takes a free one")] = 0,
+    speed: Annotated[float, typer.Option(help="as fast as the gateway's clock")] = 1.0,
+    anchor_real: Annotated[int, typer.Option(help="as the gateway's clock has it, in ms")] = 0,
+    anchor: Annotated[int, typer.Option(help="as the gateway's clock has it, in ms")] = 0,
+    seed: Annotated[int, typer.Option(help="what its devices report on an ordinary day")] = 1,
+) -> None:
+    """Run the test stand until it is stopped: testers play scenarios with it from the gateway's pages."""
+    import asyncio
+    import json
+
+    from simulators.district import read
+    from simulators.platform import KeyFileError, read_keys
+    from simulators.player import PlayClock
+    from simulators.stand import Stand, serve
+
+    try:
+        key = read_keys(key_file)[0]
+        known = dict(json.loads(passwords.read_text(encoding="utf-8")))
+        played = read(district)
+        missing = [s.sources[0].id for s in played.communities if s.sources[0].id not in known]
+        if missing:
+            raise typer.BadParameter(f"{passwords} has no password of {missing[0]}")
+        asyncio.run(serve(Stand(played, PlayClock(speed, anchor_real, anchor), seed), key, port, broker, known))
+    except (KeyFileError, OSError, ValueError) as error:
+        raise typer.BadParameter(str(error)) from error
 
 
 @app.command()

@@ -30,7 +30,7 @@ from rich.text import Text
 
 from edge.ending import end
 from simulators.agents import AgentSource, give_addresses, is_unhurried, start_agents
-from simulators.district import COMMUNITIES, District, generate
+from simulators.district import COMMUNITIES, District, generate, generate_test_communities, mark_simulated, write
 from simulators.handlers import Handlers, show_stage, show_stages, tell_moment, tell_stages
 from simulators.player import PlayClock, Player, Tally
 from simulators.processes import ProgramEnded, Programs, read_incidents, running, stop_on_signal
@@ -208,7 +208,8 @@ async def _set_up(
         district = give_addresses(district, chosen)
         plan = await asyncio.to_thread(_compose, seed, district, START_MS, None)
         tables = programs.folder / "district"
-        write_tables(_with_states(district, plan), tables)
+        tested = await asyncio.to_thread(generate_test_communities, seed) if with_accounts else None
+        write_tables(_with_states(district, plan, tested), tables)
     with _stage(console, f"registering {len(district.communities)} communities, {district.device_count} devices"):
         # Registered before the first reading: the clock all but stands still meanwhile.
         still = {"SCG_CLOCK__SPEED": "0.001", "SCG_CLOCK__ANCHOR_REAL": str(_real_ms())}
@@ -227,7 +228,8 @@ async def _set_up(
     with _stage(console, "starting broker and gateway"):
         now = {"SCG_CLOCK__ANCHOR_REAL": str(clock.anchor_real)}
         broker = await programs.start_gateway(platform, now)
-        await programs.start_web(port, now)
+        stand = await start_stand(programs, tested, broker, clock, seed) if tested is not None else {}
+        await programs.start_web(port, now | stand)
     player = Player(district, clock, seed, secrets.token_hex(3), dict.fromkeys(chosen, AgentSource))
     tasks: list[asyncio.Task[None]] = []
     try:
@@ -244,6 +246,15 @@ async def _set_up(
         page = await programs.print_sheet(first, first, f"http://127.0.0.1:{port}", now)
         _show_accounts(console, port, accounts, page)
     return _Demo(console, programs, platform, now, seed, district, plan, clock, player, tasks)
+
+
+async def start_stand(programs: Programs, tested: District, broker: str, clock: PlayClock, seed: int) -> dict[str, str]:
+    """Starts the test stand on its communities, which were imported. Returns the settings by which it is found."""
+    file = programs.folder / "stand.json"
+    write(tested, file)
+    return await programs.start_stand(
+        file, broker, speed=clock.speed, anchor_real=clock.anchor_real, anchor=clock.anchor, seed=seed
+    )
 
 
 async def _make_accounts(
@@ -377,7 +388,10 @@ class _Demo:
             begun = time.perf_counter()
             found = await read_incidents(self._client)
             if found is not None:
-                self._stored = [incident for incident in found if incident["sort"] == "incident"]
+                # What testers play is no part of the hour.
+                known = {settlement.community.id for settlement in self._district.communities}
+                mine = (incident for incident in found if incident["sort"] == "incident")
+                self._stored = [incident for incident in mine if incident["community"] in known]
             # The longer the list has become, the less often it is asked for.
             await asyncio.sleep(max(0.5, 10 * (time.perf_counter() - begun)))
 
@@ -576,11 +590,12 @@ def _compose(seed: int, district: District, start: int, earlier: Plan | None) ->
     return compose(seed, district, start, MINUTES, causes, near_misses, scenarios, earlier)
 
 
-def _with_states(district: District, plan: Plan) -> District:
-    """The devices in the states that the plan plays them in, for longer than anybody watches."""
+def _with_states(district: District, plan: Plan, tested: District | None) -> District:
+    """The devices in the states that the plan plays them in, for longer than anybody watches, all marked as simulated;
+    and with them the test stand's communities."""
     communities = tuple(
         replace(
-            settlement,
+            mark_simulated(settlement),
             devices=tuple(
                 replace(d, state=plan.states[d.id], state_until=START_MS + YEAR_MS) if d.id in plan.states else d
                 for d in settlement.devices
@@ -588,7 +603,7 @@ def _with_states(district: District, plan: Plan) -> District:
         )
         for settlement in district.communities
     )
-    return replace(district, communities=communities)
+    return replace(district, communities=communities + (tested.communities if tested is not None else ()))
 
 
 def _tell(counts: Mapping[str, int]) -> str:

@@ -15,10 +15,11 @@ from typing import Final
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from gateway.core.cameras import GB28181, RTSP
 from gateway.core.district import JIMO
-from gateway.core.model import Community, Device, Grid, GridLevel, Place, PlaceKind, Scalar, Source
+from gateway.core.model import SIMULATED, Community, Device, Grid, GridLevel, Place, PlaceKind, Scalar, Source
 
 CENTRES: Final = 133
 STATIONS: Final = 1101
@@ -113,6 +114,49 @@ def generate(seed: int, communities: int = COMMUNITIES, devices_per_community: i
         silent |= lost
     wanted = _plates(Random(f"{seed}/wanted"), 8)
     return District(tuple(grids), tuple(settlements), {"wanted": wanted}, frozenset(silent))
+
+
+def generate_test_communities(seed: int, count: int = 2) -> District:
+    """Communities of simulated devices alone, for the test stand: marked at their topmost place, so that nothing that
+    comes of them reaches a real platform. Their serials lie above those of the district; nothing in them is silent.
+    The grids are those that they lie in."""
+    grids, sites = _generate_grids(seed)
+    settlements = []
+    for number, site in zip(range(1, count + 1), reversed(sites), strict=False):
+        settlement, _ = _settle(
+            seed, MOST_COMMUNITIES - count + number, f"试验小区{number}", site, DEVICES_PER_COMMUNITY
+        )
+        settlements.append(mark_simulated(settlement))
+    parents = {grid.code: grid.parent for grid in grids}
+    wanted = {place.grid for settlement in settlements for place in settlement.places}
+    while above := {parents[code] for code in wanted if code is not None} - wanted:
+        wanted |= above
+    lists = {"wanted": _plates(Random(f"{seed}/wanted"), 8)}
+    return District(tuple(grid for grid in grids if grid.code in wanted), tuple(settlements), lists, frozenset())
+
+
+def mark_simulated(settlement: Settlement) -> Settlement:
+    """The same, marked as a community of simulated devices."""
+    places = tuple(
+        replace(place, attributes={**place.attributes, SIMULATED: True}) if place.parent is None else place
+        for place in settlement.places
+    )
+    return replace(settlement, places=places)
+
+
+def read(path: Path) -> District:
+    """An import file, read back; who is silent does not stand in it. Raises ValueError."""
+    try:
+        found = msgspec.json.decode(path.read_bytes(), type=_ImportFile)
+    except (OSError, msgspec.MsgspecError) as error:
+        raise ValueError(f"{path}: {error}") from error
+    return District(found.grids, found.communities, found.lists, frozenset())
+
+
+class _ImportFile(Struct, frozen=True):
+    grids: tuple[Grid, ...]
+    communities: tuple[Settlement, ...]
+    lists: dict[str, tuple[str, ...]]
 
 
 def encode(district: District) -> bytes:

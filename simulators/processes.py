@@ -89,12 +89,43 @@ class Programs:
         """Starts the gateway, which delivers to this platform, if any. Returns the broker's address for sources."""
         delivery = {}
         if platform is not None:
-            delivery = {"SCG_PLATFORM__URL": f"{platform}/events", "SCG_PLATFORM__KEY_FILE": str(self._key)}
+            delivery = {
+                "SCG_PLATFORM__URL": f"{platform}/events",
+                "SCG_PLATFORM__KEY_FILE": str(self._key),
+                # The reference platform is there to be tested against: what is simulated may go there.
+                "SCG_PLATFORM__TEST": "true",
+            }
         arguments = ["-m", "gateway", "serve", "--stats", "--log-level", "warning"]
         process = await self._spawn("gateway", arguments, self._settings | delivery | dict(settings))
         ready = json.loads(await self._wait_for(process, "gateway", '"event": "ready"'))
         self._readers.append(asyncio.create_task(self._read_on(process)))
         return str(ready["broker"])
+
+    async def start_stand(
+        self, district: Path, broker: str, *, speed: float, anchor_real: int, anchor: int, seed: int
+    ) -> dict[str, str]:
+        """Starts the test stand with the communities of a district file, which were imported; its clock is the
+        gateway's. Returns the settings by which the web process finds it."""
+        key = self.folder / "stand.key"
+        key.touch(0o600)
+        key.write_text(secrets.token_hex(32))
+        arguments = [
+            "-m",
+            "simulators",
+            "stand",
+            "--district",
+            str(district),
+            "--key-file",
+            str(key),
+            "--broker",
+            broker,
+        ]
+        arguments += ["--passwords", str(self.folder / "passwords.json"), "--seed", str(seed)]
+        arguments += ["--speed", str(speed), "--anchor-real", str(anchor_real), "--anchor", str(anchor)]
+        process = await self._spawn("stand", arguments, {})
+        line = await self._wait_for(process, "stand", "listening on ")
+        self._readers.append(asyncio.create_task(self._read_on(process)))
+        return {"SCG_STAND__URL": line.rsplit(" ", 1)[-1], "SCG_STAND__KEY_FILE": str(key)}
 
     async def start_web(self, port: int, settings: Mapping[str, str]) -> None:
         """Starts the gateway's web process on a port of loopback."""

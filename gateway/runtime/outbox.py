@@ -64,7 +64,7 @@ Submit = Callable[[str, Answer, str], Awaitable[str]]
 
 class Outbox:
     """``on_ledger`` runs a ledger call on the ledger's own thread; ``submit`` brings in that a command was not
-    answered. ``is_test``: the platform is there to be tested against; to any other nothing of simulated devices goes."""
+    answered. ``is_test``: the platform is there to be tested against; nothing of simulated devices goes elsewhere."""
 
     def __init__(
         self,

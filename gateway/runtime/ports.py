@@ -158,8 +158,8 @@ class Unanswered(Struct, frozen=True):
 
 
 class OutboxState(StrEnum):
-    """``dead``: refused for good (400, 413, 422), on the visible dead-letter list, can be sent again. ``held``: it comes
-    of simulated devices, and whoever would get it is not declared a test; it is never sent."""
+    """``dead``: refused for good (400, 413, 422), on the visible dead-letter list, can be sent again. ``held``: it
+    comes of simulated devices, and whoever would get it is not declared a test; it is never sent."""
 
     WAITING = "waiting"
     DONE = "done"

@@ -54,7 +54,8 @@ class TrialState(StrEnum):
 
 
 class Trial(Struct, frozen=True):
-    """A trial of a draft. ``progress`` is 0 to 1. ``failure`` is a stable code and ``words`` tell it, where it failed."""
+    """A trial of a draft. ``progress`` is 0 to 1. Where it failed, ``failure`` is a stable code and
+    ``words`` tell it."""
 
     id: str
     rule: str

@@ -150,7 +150,9 @@ def try_rule(
     try:
         trial.run(since, until, on_part)
     except (LookupError, JournalFault) as error:
-        raise GatewayError("journal", f"the journal cannot be read: {error}", community.id, "try another day") from error
+        raise GatewayError(
+            "journal", f"the journal cannot be read: {error}", community.id, "try another day"
+        ) from error
     return trial.tell(since, until)
 
 
@@ -228,7 +230,7 @@ class _Trial:
             self._take(engine, engine.feed(event, row.at))
 
     def _pass(self, engine: Engine, until: int) -> None:
-        """Lets time pass as the gateway does: a tick at every deadline. The journal has those of its own rules alone."""
+        """Lets time pass as the gateway does: a tick at every deadline. The journal has its own rules' alone."""
         before = None
         while (deadline := engine.next_deadline()) is not None and deadline <= until:
             moment = (deadline, engine.now)

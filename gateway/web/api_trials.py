@@ -82,9 +82,7 @@ def route_trials_api(console: Console) -> APIRouter:
 
 def bad_rule(error: CatalogError) -> Problem:
     """Every problem of a draft, with its line."""
-    problems = [
-        {"line": one.line, "code": one.code, "what": one.what, "mend": one.mend} for one in error.problems
-    ]
+    problems = [{"line": one.line, "code": one.code, "what": one.what, "mend": one.mend} for one in error.problems]
     first = error.problems[0]
     return Problem(422, "bad-rule", f"line {first.line}: {first.what}; {first.mend}", problems=problems)
 

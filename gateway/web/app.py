@@ -18,6 +18,7 @@ from gateway.runtime.accounts import Portal
 from gateway.runtime.clock import RunningClock
 from gateway.runtime.door import DoorClient
 from gateway.runtime.ports import Clock, Ledger, LedgerDown
+from gateway.runtime.stand import Stand
 from gateway.runtime.webhook_desk import WebhookDesk
 from gateway.runtime.writer import Catalogs
 from gateway.web.access import (
@@ -84,19 +85,20 @@ def create_app(
     catalogs: Catalogs | None = None,
     desk: HelpDesk | None = None,
     webhooks: WebhookDesk | None = None,
+    stand: Stand | None = None,
 ) -> FastAPI:
     """The web process as an ASGI application. Without ``platform_keys`` no callback is taken, and without a ``gate``
     nobody signs in: then there are no pages. ``clock`` is real time, also where the gateway's runs faster: it judges
     what comes from outside; ``gateway_clock`` is the one by which incidents count. ``catalogs`` finds
-    earlier ones. ``desk`` stands behind the residents' pages, ``webhooks`` behind those of who
-    outside is told. Of ``trusted_proxies`` it is believed who asks.
+    earlier ones. ``desk`` stands behind the residents' pages, ``stand`` behind the testers', ``webhooks`` behind those
+    of who outside is told. Of ``trusted_proxies`` it is believed who asks.
 
     Raises RuntimeError for a route that does not say who may come."""
     pages = Pages() if gate is not None else None
     console = None
     if pages is not None:
         known = catalogs or {catalog.hash: catalog}.__getitem__
-        console = Console(ledger, door, catalog, known, gateway_clock or RunningClock(), pages)
+        console = Console(ledger, door, catalog, known, gateway_clock or RunningClock(), pages, stand)
 
     @asynccontextmanager
     async def live(app: FastAPI) -> AsyncIterator[None]:
@@ -107,6 +109,8 @@ def create_app(
             telling.cancel()
             await asyncio.gather(telling, return_exceptions=True)
         await door.close()
+        if console is not None:
+            await console.stand.close()
         if gate is not None:
             gate.close()
         if portal is not None:

@@ -19,6 +19,7 @@ from gateway.runtime.device_desk import DeviceDesk
 from gateway.runtime.door import DoorClient
 from gateway.runtime.ports import Ledger
 from gateway.runtime.rule_desk import RuleDesk
+from gateway.runtime.stand import Stand, StandDesk
 from gateway.runtime.trial_desk import TrialDesk
 from gateway.runtime.writer import Catalogs
 from gateway.web.access import gate_of
@@ -47,6 +48,7 @@ class Console:
         catalogs: Catalogs,
         clock: RunningClock,
         pages: Pages,
+        stand: Stand | None = None,
     ) -> None:
         self.ledger: Final = ledger
         self.door: Final = door
@@ -67,6 +69,7 @@ class Console:
         self.rules: Final = RuleDesk(ledger, door, catalog, clock)
         self.appraiser: Final = Appraiser(ledger, catalog, clock)
         self.trials: Final = TrialDesk(ledger, catalog, catalogs, clock)
+        self.stand: Final = StandDesk(stand, ledger, door, clock.speed)
         self.rendering: Final = Rendering(pages, self.board, self.words)
 
     @asynccontextmanager

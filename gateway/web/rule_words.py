@@ -8,6 +8,7 @@ from typing import Final
 from gateway.core.model import Phase, Text
 from gateway.core.rule import ScopeKind, Status
 from gateway.runtime.appraisal import By, Every
+from gateway.runtime.stand import Verdict
 
 STATUSES: Final[Mapping[str, Text]] = {
     Status.ACTIVE: {"zh": "启用", "en": "active"},
@@ -70,6 +71,23 @@ NOTES: Final[Mapping[str, Text]] = {
     "late": {"zh": "迟到，未立案", "en": "late: opened nothing"},
     "blind": {"zh": "其间网关看不到，待再确认", "en": "the gateway could not see: looked at again"},
     "storm": {"zh": "归入同类集中报警", "en": "taken in by a storm"},
+}
+
+VERDICTS: Final[Mapping[str, Text]] = {
+    Verdict.WAITING: {"zh": "等待", "en": "waiting"},
+    Verdict.OPENED: {"zh": "符合", "en": "as expected"},
+    Verdict.JOINED: {"zh": "并入未结事件", "en": "joined an open incident"},
+    Verdict.LATE: {"zh": "太晚", "en": "too late"},
+    Verdict.MISSING: {"zh": "没有立案", "en": "no incident"},
+    Verdict.QUIET: {"zh": "符合，没有立案", "en": "as expected: nothing"},
+    Verdict.FALSE: {"zh": "误立案", "en": "opened, and should not"},
+}
+"""What became of what a scenario expects."""
+
+FAULTS: Final[Mapping[str, Text]] = {
+    "duplicate": {"zh": "重复", "en": "duplicate"},
+    "late": {"zh": "迟到", "en": "late"},
+    "garbage": {"zh": "乱码", "en": "garbage"},
 }
 
 BYS: Final[Mapping[str, Text]] = {

@@ -1,10 +1,11 @@
-"""The tester's pages: draft rules tried on recorded days."""
+"""The tester's pages: scenarios on the test stand, and draft rules tried on recorded days."""
 
 from __future__ import annotations
 
 import secrets
+from collections.abc import Callable
 from datetime import date
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, TypeVar
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 from starlette.datastructures import FormData, UploadFile
@@ -15,15 +16,18 @@ from gateway.core.document import Problem as Fault
 from gateway.core.model import Line
 from gateway.runtime.access import Actor, Permission
 from gateway.runtime.device_desk import Refused
+from gateway.runtime.door import DoorClosed
+from gateway.runtime.stand import Run, RunWish, StandAway, StandRefused
 from gateway.runtime.trial_desk import Trial
 from gateway.runtime.trying import DRAFT
 from gateway.web import rule_words
 from gateway.web.access import authorise
+from gateway.web.callbacks import RETRY
 from gateway.web.console import Console
 from gateway.web.device_page import read_text
 from gateway.web.device_view import find_community, read_key, record
 from gateway.web.device_words import pick_word
-from gateway.web.languages import choose_language
+from gateway.web.languages import choose_language, pick
 from gateway.web.problems import Problem
 
 Tester = Annotated[Actor, Depends(authorise(Permission.SCENARIOS_PLAY))]
@@ -35,10 +39,15 @@ TEXT_LIMIT: Final = 60_000
 FINDINGS: Final = 200
 """So many findings stand on the page."""
 
+PACES: Final = (0.5, 1.0, 2.0, 5.0)
+FAULTS: Final = ("duplicate", "late", "garbage")
+MOST_FAULTS: Final = 100
+
 
 def route_tester(console: Console) -> APIRouter:
     """The pages of testers."""
     router = APIRouter()
+    route_stand(console, router)
     desk = console.trials
 
     @router.get("/tester/rules")
@@ -143,6 +152,160 @@ def route_tester(console: Console) -> APIRouter:
         )
 
     return router
+
+
+def route_stand(console: Console, router: APIRouter) -> None:
+    """The pages of the test stand."""
+    stand = console.stand
+
+    @router.get("/tester")
+    async def show_stand(request: Request, actor: Tester) -> Response:
+        """What can be played and where, and the run that is being played."""
+        return await show_form(request, actor)
+
+    @router.post("/tester/runs")
+    async def start(request: Request, actor: Tester) -> Response:
+        """Plays. The same form again is the same run."""
+        form = await request.form()
+        key = read_key(read_text(form, "id"))
+        wish = RunWish(
+            key,
+            tuple(_read_words(form, "scenario")),
+            tuple(_read_words(form, "community")),
+            _read_number(form, "pace", 0.1, 10, float),
+            {fault: _read_number(form, fault, 0, MOST_FAULTS, int) for fault in FAULTS},
+        )
+        if not wish.scenarios or not wish.communities:
+            return await show_form(request, actor, 422, wish, "nothing")
+        communities = [await find_community(console, actor, id) for id in wish.communities]
+        about = " ".join(wish.communities)[:200]
+        try:
+            run = await stand.start(actor, wish, communities)
+        except Refused as error:
+            await record(request, actor, "stand.run", about, f"refused: {error.code}")
+            return await show_form(request, actor, 409, wish, error.code)
+        except StandRefused as error:
+            await record(request, actor, "stand.run", about, f"refused: {error.code}")
+            return await show_form(request, actor, 409, wish, error.code, error.words)
+        except (StandAway, DoorClosed):
+            return await show_form(request, actor, 503, wish, "away")
+        faults = ", ".join(f"{count} {fault}" for fault, count in wish.faults.items() if count)
+        await record(request, actor, "stand.run", about, "done", f"{' '.join(wish.scenarios)} {faults}".strip())
+        return RedirectResponse(f"/tester/runs/{run.id}", 303)
+
+    @router.get("/tester/runs/{id}")
+    async def show_run(request: Request, actor: Tester, id: str) -> Response:
+        """A run beside what the gateway makes of it."""
+        return await show(request, await find(actor, id), "run.html")
+
+    @router.get("/tester/runs/{id}/part")
+    async def show_part(request: Request, actor: Tester, id: str) -> Response:
+        """The same without the page around it."""
+        return await show(request, await find(actor, id), "_run.html")
+
+    @router.post("/tester/runs/{id}/stop")
+    async def stop(request: Request, actor: Tester, id: str) -> Response:
+        """Plays no further."""
+        run = await find(actor, id)
+        try:
+            await stand.stop(run.id)
+        except LookupError as error:
+            raise Problem(404, "unknown", "the stand has no such run") from error
+        except StandAway as error:
+            raise _away(error) from error
+        await record(request, actor, "stand.stop", " ".join(run.communities)[:200])
+        return RedirectResponse(f"/tester/runs/{run.id}", 303)
+
+    async def find(actor: Actor, id: str) -> Run:
+        """A run in communities of the actor's. Raises Problem."""
+        try:
+            run = await stand.read(read_key(id))
+        except LookupError as error:
+            raise Problem(404, "unknown", "there is no such thing, or it is not in your scope") from error
+        except StandAway as error:
+            raise _away(error) from error
+        for community in run.communities:
+            await find_community(console, actor, community)
+        return run
+
+    async def show(request: Request, run: Run, template: str) -> Response:
+        watched = await stand.watch(run)
+        language = choose_language(request)
+        return await console.respond(
+            request,
+            template,
+            run=run,
+            watched=watched,
+            rule_title=lambda id: _name_rule(console, id, language),
+            name_verdict=lambda verdict: pick_word(rule_words.VERDICTS, verdict, language),
+            name_fault=lambda fault: pick_word(rule_words.FAULTS, fault, language),
+        )
+
+    async def show_form(
+        request: Request,
+        actor: Actor,
+        status: int = 200,
+        wish: RunWish | None = None,
+        refusal: str = "",
+        words: str = "",
+    ) -> Response:
+        view, run = None, None
+        try:
+            view = await stand.look() if stand.is_there else None
+            run = await stand.read(view.run) if view is not None and view.run is not None else None
+        except (StandAway, LookupError):
+            status, refusal = (503 if refusal != "away" else status), "away"
+        known = console.names.names.communities
+        mine = [id for id in (view.communities if view else ()) if id in known and actor.covers(id, known[id].grids)]
+        return await console.respond(
+            request,
+            "stand.html",
+            status,
+            is_there=stand.is_there,
+            view=view,
+            mine=mine,
+            run=run if run is not None and set(run.communities) <= set(mine) else None,
+            wish=wish or RunWish("", (), tuple(mine[:1]), 1.0, {}),
+            refusal=refusal,
+            words=words,
+            faults=FAULTS,
+            paces=PACES,
+            most=MOST_FAULTS,
+            name_fault=lambda fault: pick_word(rule_words.FAULTS, fault, choose_language(request)),
+            wish_id=secrets.token_hex(16),
+        )
+
+
+def _away(error: StandAway) -> Problem:
+    return Problem(503, "stand-away", f"the test stand does not answer: {error}", headers=RETRY)
+
+
+def _name_rule(console: Console, id: str, language: str) -> str:
+    rule = console.catalog.rule(id)
+    return pick(rule.title, language) if rule is not None else id
+
+
+def _read_words(form: FormData, name: str) -> list[str]:
+    """All values of a field of a form. Raises Problem."""
+    found = [value for value in form.getlist(name) if isinstance(value, str)]
+    if len(found) > MOST_FAULTS or any(len(value) > 80 for value in found):
+        raise Problem(422, "not-valid", f"{name} are ids")
+    return list(dict.fromkeys(found))
+
+
+Number = TypeVar("Number", int, float)
+
+
+def _read_number(form: FormData, name: str, least: float, most: float, type: Callable[[str], Number]) -> Number:
+    """A number of a form. Raises Problem."""
+    text = read_text(form, name) or ("1" if name == "pace" else "0")
+    try:
+        number = type(text)
+    except ValueError:
+        number = type("-1")
+    if not least <= number <= most:
+        raise Problem(422, "not-valid", f"{name} is a number from {least} to {most}")
+    return number
 
 
 async def _read_draft(form: FormData) -> tuple[str, str]:

@@ -74,7 +74,9 @@ async def test_it_goes_to_a_declared_test_platform_alone(tmp_path: Path, is_test
         await world.close()
 
     assert marks == {"c001": True, "c002": False}
-    assert {(one.community, one.simulated) for one in receiver.got} == ({("c002", False)} | ({("c001", True)} if is_test else set()))
+    assert {(one.community, one.simulated) for one in receiver.got} == (
+        {("c002", False)} | ({("c001", True)} if is_test else set())
+    )
 
 
 async def test_a_community_that_becomes_real_holds_nothing_back_any_more(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ incident:
   level: normal
   title: {zh: "{place} 偏热"}
 """
-SMOKE = Path("rules/fire/smoke-persists.yaml")
+SMOKE = Path("rules/fire/smoke-persists.yaml").read_text(encoding="utf-8")
 
 
 def try_it(world: World, text: str = DRAFT, day: date = DAY, parts: list[float] | None = None) -> Tried:
@@ -82,8 +82,8 @@ async def test_a_rule_in_force_finds_again_what_it_found(world: World) -> None:
     await world.pass_time(12 * S)
     [incident] = world.incidents(cause="fire")
 
-    same = try_it(world, SMOKE.read_text(encoding="utf-8"))
-    slower = try_it(world, SMOKE.read_text(encoding="utf-8").replace("hold: 10s", "hold: 10m", 1))
+    same = try_it(world, SMOKE)
+    slower = try_it(world, SMOKE.replace("hold: 10s", "hold: 10m", 1))
 
     assert [(one.twin, one.at) for one in same.opened] == [(incident.id, incident.opened_at)]
     assert (same.replaces, same.found[0].incident, same.found[0].is_real) == (True, incident.id, True)

@@ -1,0 +1,414 @@
+"""The test stand (试验台): the port to it, and what became of what it plays, as the ledger tells.
+
+The stand plays and says what must come of it; here it is held against what came. It plays on communities of simulated
+devices alone (`gateway.core.model.SIMULATED`), and the engine itself is asked whether a community is one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+from enum import StrEnum
+from typing import Final, Protocol
+
+from msgspec import Struct
+
+from gateway.core.model import SIMULATED, Community, Incident, Phase, Sort
+from gateway.runtime.access import Actor
+from gateway.runtime.device_desk import Refused
+from gateway.runtime.door import DoorClient, DoorClosed, DoorRefused
+from gateway.runtime.ports import Ledger
+
+PAGE: Final = 500
+KEPT: Final = 8
+"""So many runs are followed at a time; one that is forgotten is read again from its beginning."""
+
+SLACK_MS: Final = 2_000
+"""Real time that a signal may be on its way, beyond the time in which a scenario says that somebody must know."""
+
+RUNNING: Final = ("playing", "waiting")
+
+
+class StandAway(Exception):
+    """The stand does not answer; ``str()`` says why, for people."""
+
+
+class StandRefused(Exception):
+    """The stand cannot play that now: a stable code, and why in words."""
+
+    def __init__(self, code: str, words: str) -> None:
+        super().__init__(words)
+        self.code = code
+        self.words = words
+
+
+class ScenarioView(Struct, frozen=True):
+    """A scenario of the stand. ``category`` is None where nothing must come of it; then ``like`` is what it might be
+    taken for. ``within`` and ``length`` in ms; ``hours`` (local) are those in which it may be played."""
+
+    id: str
+    title: str
+    profile: str
+    length: int
+    hours: str | None = None
+    like: str | None = None
+    category: str | None = None
+    at: str | None = None
+    within: int | None = None
+
+
+class StandView(Struct, frozen=True):
+    """What can be played, and where. ``speed`` is the clock's, ``run`` the newest run's id."""
+
+    communities: list[str]
+    connected: int
+    speed: float
+    now: int
+    scenarios: list[ScenarioView]
+    run: str | None = None
+
+
+class Baseline(Struct, frozen=True):
+    """How things stood when a run began, and who began it; the stand keeps it with the run."""
+
+    owner: str
+    position: int
+    quarantined: dict[str, int] = {}
+    repeats: int = 0
+    findings: dict[str, int] = {}
+
+
+class RunWish(Struct, frozen=True):
+    """What to play where. ``pace`` is how much faster than written acts follow each other; ``faults`` are
+    ``duplicate``, ``late`` and ``garbage``, each so often."""
+
+    id: str
+    scenarios: tuple[str, ...]
+    communities: tuple[str, ...]
+    pace: float = 1.0
+    faults: dict[str, int] = {}
+
+
+class Expected(Struct, frozen=True):
+    """What must come of one scenario at one place: an incident of this ``category`` there, or nothing (None)."""
+
+    scenario: str
+    title: str
+    community: str
+    device: str
+    begins: int
+    ends: int
+    category: str | None = None
+    place: str | None = None
+    within: int | None = None
+
+
+class LogLine(Struct, frozen=True):
+    """What the stand did: ``duplicate``, ``late`` or ``garbage``, and how."""
+
+    at: int
+    what: str
+    source: str
+    detail: str
+
+
+class Run(Struct, frozen=True):
+    """One playing as the stand tells it. ``state``: ``playing``, ``waiting`` (all is sent), ``done``, ``stopped``.
+    Times are ms of the simulated clock, latencies real ms from an alarm to its receipt."""
+
+    id: str
+    state: str
+    scenarios: list[str]
+    communities: list[str]
+    pace: float
+    faults: dict[str, int]
+    note: Baseline
+    started_at: int
+    until: int
+    now: int
+    planned: int
+    expected: list[Expected]
+    sent: int = 0
+    messages: int = 0
+    alarms: int = 0
+    resent: int = 0
+    rejected: int = 0
+    p50_ms: float | None = None
+    p99_ms: float | None = None
+    injected: dict[str, int] = {}
+    log: list[LogLine] = []
+
+    @property
+    def is_over(self) -> bool:
+        return self.state not in RUNNING
+
+    @property
+    def progress(self) -> float:
+        """0 to 1."""
+        if self.is_over:
+            return 1.0
+        return min(1.0, max(0.0, (self.now - self.started_at) / max(1, self.until - self.started_at)))
+
+
+class Stand(Protocol):
+    """The test stand. Every method raises StandAway."""
+
+    async def look(self) -> StandView: ...
+    async def start(self, wish: RunWish, note: Baseline) -> Run:
+        """Begins a run; the same id again is the same run. Raises StandRefused."""
+
+    async def read(self, id: str) -> Run:
+        """A run as it stands. Raises LookupError."""
+
+    async def stop(self, id: str) -> Run:
+        """Plays no further. Raises LookupError."""
+
+    async def close(self) -> None: ...
+
+
+class Verdict(StrEnum):
+    """What became of an expectation. ``opened``: its incident is there, in time. ``joined``: it joined one that was
+    open already. ``late``: somebody knew later than the scenario says. ``quiet``: nothing came, and nothing should."""
+
+    WAITING = "waiting"
+    OPENED = "opened"
+    JOINED = "joined"
+    LATE = "late"
+    MISSING = "missing"
+    QUIET = "quiet"
+    FALSE = "false"
+
+    @property
+    def is_good(self) -> bool:
+        return self in (Verdict.OPENED, Verdict.JOINED, Verdict.QUIET)
+
+    @property
+    def is_bad(self) -> bool:
+        return self in (Verdict.LATE, Verdict.MISSING, Verdict.FALSE)
+
+
+class Judged(Struct, frozen=True):
+    """An expectation beside what came of it; ``took`` is ms of the simulated clock from its beginning."""
+
+    expected: Expected
+    verdict: Verdict
+    incident: Incident | None = None
+    took: int | None = None
+
+
+class FaultJudged(Struct, frozen=True):
+    """Faults of one kind: so many ``wanted``, ``injected``, and ``met``: quarantined, or passed over as repeats (None:
+    nothing is to be counted). The gateway counts all sources, so there may be more."""
+
+    kind: str
+    wanted: int
+    injected: int
+    met: int | None
+    is_good: bool | None
+
+
+class Moving(Struct, frozen=True):
+    """How often a rule waits and fires in the run's communities now, and how that has changed since it began."""
+
+    rule: str
+    pending: int
+    firing: int
+    change: int
+
+
+class Watched(Struct, frozen=True):
+    """A run beside what the gateway made of it: ``unexpected`` incidents belong to no expectation, ``refused`` is what
+    was quarantined meanwhile, by reason."""
+
+    run: Run
+    judged: list[Judged]
+    faults: list[FaultJudged]
+    findings: list[Moving]
+    incidents: list[Incident]
+    unexpected: list[Incident]
+    refused: dict[str, int]
+    repeats: int
+
+    @property
+    def is_good(self) -> bool | None:
+        """None while it is not over, or where it was stopped or played at another pace."""
+        if self.run.state != "done" or self.run.pace != 1:
+            return None
+        is_met = all(one.verdict.is_good for one in self.judged) and not self.unexpected
+        return is_met and all(one.is_good is not False for one in self.faults)
+
+
+class _Followed(Struct):
+    position: int
+    incidents: dict[str, Incident]
+
+
+class StandDesk:
+    """One for the web process; without a ``stand`` there is none to ask."""
+
+    def __init__(self, stand: Stand | None, ledger: Ledger, door: DoorClient, speed: float) -> None:
+        self._stand = stand
+        self._ledger = ledger
+        self._door = door
+        self._speed = speed
+        self._followed: dict[str, _Followed] = {}
+
+    @property
+    def is_there(self) -> bool:
+        """Whether a stand is configured."""
+        return self._stand is not None
+
+    async def look(self) -> StandView:
+        """What can be played. Raises StandAway."""
+        return await self._ask().look()
+
+    async def start(self, actor: Actor, wish: RunWish, communities: Sequence[Community]) -> Run:
+        """Begins a run in communities of the actor's scope (whoever calls has seen to that). Raises Refused where one
+        of them is real, StandRefused, StandAway, and DoorClosed."""
+        for community in communities:
+            await self._demand_simulated(community)
+        note = await asyncio.to_thread(self._stand_now, actor, {one.id for one in communities})
+        return await self._ask().start(wish, note)
+
+    async def stop(self, id: str) -> Run:
+        """Plays no further. Raises LookupError and StandAway."""
+        return await self._ask().stop(id)
+
+    async def read(self, id: str) -> Run:
+        """A run as the stand tells it. Raises LookupError and StandAway."""
+        return await self._ask().read(id)
+
+    async def watch(self, run: Run) -> Watched:
+        """The run beside what the ledger has of it. Raises LedgerDown."""
+        return await asyncio.to_thread(self._hold_against, run)
+
+    async def close(self) -> None:
+        """Hangs up."""
+        if self._stand is not None:
+            await self._stand.close()
+
+    def _ask(self) -> Stand:
+        if self._stand is None:
+            raise StandAway("no test stand is configured")
+        return self._stand
+
+    async def _demand_simulated(self, community: Community) -> None:
+        """The engine is asked: what it calls simulated is held back from the platform."""
+        try:
+            present = await self._door.look(community.id)
+        except DoorRefused as error:
+            raise DoorClosed(str(error)) from error
+        roots = [place for place in present.places if place.parent is None]
+        if not roots or any(root.attributes.get(SIMULATED) is not True for root in roots):
+            raise Refused("not-simulated", f"{community.id} is not marked as a community of simulated devices", "")
+
+    def _stand_now(self, actor: Actor, communities: set[str]) -> Baseline:
+        counts = self._ledger.counts()
+        findings = self._count_findings(communities)
+        return Baseline(
+            actor.id,
+            self._ledger.position(),
+            counts.get("quarantined", {}),
+            sum(counts.get("repeats", {}).values()),
+            {rule: pending + firing for rule, (pending, firing) in findings.items()},
+        )
+
+    def _count_findings(self, communities: set[str]) -> dict[str, tuple[int, int]]:
+        """Rule → how many keys wait and fire."""
+        found: dict[str, tuple[int, int]] = {}
+        for community, rule, phase, number in self._ledger.finding_counts():
+            if community in communities:
+                pending, firing = found.get(rule, (0, 0))
+                found[rule] = (pending + number * (phase is Phase.PENDING), firing + number * (phase is Phase.FIRING))
+        return found
+
+    def _follow(self, run: Run) -> list[Incident]:
+        """The incidents of the run's communities that have changed since it began, as they stand."""
+        known = self._followed.get(run.id)
+        if known is None:
+            if len(self._followed) >= KEPT:
+                del self._followed[next(iter(self._followed))]
+            known = self._followed[run.id] = _Followed(run.note.position, {})
+        while page := self._ledger.changes(known.position, PAGE):
+            known.position = page[-1][0]
+            known.incidents |= {incident.id: incident for _, incident in page if incident.community in run.communities}
+        return [incident for incident in known.incidents.values() if incident.sort is Sort.INCIDENT]
+
+    def _hold_against(self, run: Run) -> Watched:
+        incidents = self._follow(run)
+        counts = self._ledger.counts()
+        before = run.note.quarantined
+        refused = {
+            reason: number - before.get(reason, 0)
+            for reason, number in counts.get("quarantined", {}).items()
+            if number > before.get(reason, 0)
+        }
+        repeats = sum(counts.get("repeats", {}).values()) - run.note.repeats
+        judged, unexpected = judge(run, incidents, self._speed)
+        findings = self._count_findings(set(run.communities))
+        moving = [
+            Moving(rule, pending, firing, pending + firing - run.note.findings.get(rule, 0))
+            for rule, (pending, firing) in sorted(findings.items())
+            if pending or firing
+        ]
+        return Watched(
+            run,
+            judged,
+            list(_judge_faults(run, sum(refused.values()), repeats)),
+            moving,
+            sorted((i for i in incidents if i.opened_at >= run.started_at), key=lambda i: i.opened_at),
+            unexpected,
+            refused,
+            repeats,
+        )
+
+
+def judge(run: Run, incidents: Iterable[Incident], speed: float) -> tuple[list[Judged], list[Incident]]:
+    """Each expectation with what came of it, and the incidents of the run that belong to none. Every expected incident
+    takes one of its own; with ``speed`` the slack of real time is that of the simulated clock."""
+    changed = sorted(incidents, key=lambda incident: (incident.opened_at, incident.number))
+    own = [incident for incident in changed if incident.opened_at >= run.started_at]
+    earlier = [incident for incident in changed if incident.opened_at < run.started_at]
+    left = {incident.id: incident for incident in own}
+    slack = round(SLACK_MS * speed)
+
+    def is_its(expected: Expected) -> Callable[[Incident], bool]:
+        wanted = (expected.community, expected.category, expected.place)
+        return lambda incident: (incident.community, incident.category, incident.place) == wanted
+
+    judged: list[Judged] = []
+    for expected in run.expected:
+        if expected.category is None:
+            judged.append(_judge_silence(expected, left, run))
+            continue
+        found = next(filter(is_its(expected), left.values()), None)
+        if found is not None:
+            del left[found.id]
+            took = found.opened_at - expected.begins
+            is_late = expected.within is not None and took > expected.within + slack
+            judged.append(Judged(expected, Verdict.LATE if is_late else Verdict.OPENED, found, took))
+            continue
+        joined = next(filter(is_its(expected), earlier), None)
+        if joined is not None:
+            judged.append(Judged(expected, Verdict.JOINED, joined))
+        else:
+            judged.append(Judged(expected, Verdict.MISSING if run.is_over else Verdict.WAITING))
+    claimed = {one.incident.id for one in judged if one.incident is not None}
+    return judged, [incident for incident in own if incident.id not in claimed]
+
+
+def _judge_silence(expected: Expected, left: dict[str, Incident], run: Run) -> Judged:
+    for incident in left.values():
+        if expected.device in incident.devices and incident.community == expected.community:
+            return Judged(expected, Verdict.FALSE, incident, incident.opened_at - expected.begins)
+    return Judged(expected, Verdict.QUIET if run.is_over else Verdict.WAITING)
+
+
+def _judge_faults(run: Run, refused: int, repeats: int) -> Iterable[FaultJudged]:
+    for kind, wanted in run.faults.items():
+        if not wanted:
+            continue
+        injected = run.injected.get(kind, 0)
+        met = {"garbage": refused, "duplicate": repeats}.get(kind)
+        is_good = None if met is None or not (run.is_over or met >= wanted) else met >= injected
+        yield FaultJudged(kind, wanted, injected, met, is_good)
