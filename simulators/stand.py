@@ -83,8 +83,9 @@ class RunWish(BaseModel):
 
 
 class Expected(Struct, frozen=True):
-    """What must come of one scenario at one place. ``category`` and ``place`` are None where nothing must come of it;
-    ``within`` (ms) is how soon after its beginning somebody must know, None where the scenario does not say."""
+    """What must come of one scenario at one place, from its first message (``begins``) on. ``category`` and ``place``
+    are None where nothing must come of it; ``within`` (ms) is how soon after its beginning somebody must know, None
+    where the scenario does not say."""
 
     scenario: str
     title: str
@@ -308,10 +309,19 @@ class Stand:
         alone = replace(self._district, communities=(settlement,))
         anytime = [scenario.model_copy(update={"hours": None}) for scenario in scenarios]
         causes = sum(scenario.expect is not None for scenario in scenarios)
+        why = ""
         for taken in (self._taken.get(id, frozenset()), frozenset()):
-            earlier = Plan((), {}, taken)
             try:
-                plan = compose(self._seed, alone, now, minutes, causes, len(scenarios) - causes, anytime, earlier)
+                plan = compose(
+                    self._seed,
+                    alone,
+                    now,
+                    minutes,
+                    causes,
+                    len(scenarios) - causes,
+                    anytime,
+                    Plan((), {}, taken),
+                )
             except ValueError as error:
                 why = str(error)
                 continue
@@ -329,7 +339,8 @@ class Stand:
             instance.title,
             instance.community,
             instance.device,
-            instance.begins,
+            # What is sent late is heard of late: from then on it counts.
+            min(sending.time + sending.late for sending in instance.sendings),
             instance.ends,
             instance.category,
             instance.place,

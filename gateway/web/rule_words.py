@@ -73,6 +73,13 @@ NOTES: Final[Mapping[str, Text]] = {
     "storm": {"zh": "归入同类集中报警", "en": "taken in by a storm"},
 }
 
+WOULD: Final[Mapping[str, Text]] = {
+    **NOTES,
+    "opened": {"zh": "会立案", "en": "would open an incident"},
+    "joined": {"zh": "会并入未结事件", "en": "would join an open incident"},
+}
+"""What would have come of what a draft finds."""
+
 VERDICTS: Final[Mapping[str, Text]] = {
     Verdict.WAITING: {"zh": "等待", "en": "waiting"},
     Verdict.OPENED: {"zh": "符合", "en": "as expected"},

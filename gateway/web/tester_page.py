@@ -146,7 +146,7 @@ def route_tester(console: Console) -> APIRouter:
             template,
             status,
             say=say,
-            name_note=lambda code: pick_word(rule_words.NOTES, code, language),
+            name_note=lambda code: pick_word(rule_words.WOULD, code, language),
             findings_limit=FINDINGS,
             **values,
         )

@@ -3,6 +3,7 @@ processes."""
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -43,9 +44,10 @@ async def site(tmp_path: Path) -> AsyncIterator[Site]:
         tested = generate_test_communities(7, 1)
         write_tables(tested, tmp_path / "tables")
         still = {"SCG_CLOCK__SPEED": "0.001", "SCG_CLOCK__ANCHOR_REAL": str(time.time_ns() // 1_000_000)}
-        await programs.import_tables(tmp_path / "tables", still)
+        _, platform = await asyncio.gather(
+            programs.import_tables(tmp_path / "tables", still), programs.start_platform()
+        )
         name, password = await programs.add_account("tester", ("--grid", "370215"), still)
-        platform = await programs.start_platform()
         clock = PlayClock(SPEED, time.time_ns() // 1_000_000 + round(STARTING_S * 1000), START_MS)
         now = {"SCG_CLOCK__ANCHOR_REAL": str(clock.anchor_real)}
         broker = await programs.start_gateway(platform, now)
