@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from datetime import date
 from pathlib import Path
 
 import msgspec
 import pytest
+from typer.testing import CliRunner, Result
 
 from gateway.assembly import open_catalogs
+from gateway.cli import app
 from gateway.core.catalog import CatalogError
 from gateway.errors import GatewayError
 from gateway.runtime.trying import Tried, check_draft, list_days, recorded_days, tell_tried, try_rule
@@ -166,3 +169,28 @@ async def test_it_can_be_written_for_programs(world: World) -> None:
     tried = try_it(world)
 
     assert msgspec.json.decode(msgspec.json.encode(tried), type=Tried) == tried
+
+
+async def test_the_command_line_tries_a_file_and_tells_what_is_wrong_with_it(world: World, tmp_path: Path) -> None:
+    await world.start()
+    await heat(world, 35)
+    await world.stop()
+    good, bad = tmp_path / "draft.yaml", tmp_path / "bad.yaml"
+    good.write_text(DRAFT, encoding="utf-8")
+    bad.write_text(DRAFT.replace("hold:", "holt:"), encoding="utf-8")
+    clock = {"SCG_CLOCK__SPEED": "0.001", "SCG_CLOCK__ANCHOR": str(world.clock() + M)}
+    env = {"SCG_LEDGER__URL": world.url, "SCG_DATA": str(tmp_path / "data"), **clock}
+    env["SCG_CLOCK__ANCHOR_REAL"] = str(round(time.time() * 1000))
+
+    def run(file: Path, *more: str, community: str = "c001") -> Result:
+        arguments = ["try-rule", str(file), "--community", community, "--day", str(DAY), *more]
+        return CliRunner().invoke(app, arguments, env=env)
+
+    told, as_json, wrong = run(good), run(good, "--format", "json"), run(bad)
+    unknown = run(good, community="c009")
+
+    assert told.exit_code == 0, told.output
+    assert "it would have opened 1:" in told.output
+    assert msgspec.json.decode(as_json.output, type=Tried).findings == 1
+    assert (wrong.exit_code, wrong.stderr.startswith(f"{bad}:7: ")) == (2, True), wrong.output
+    assert isinstance(unknown.exception, GatewayError)

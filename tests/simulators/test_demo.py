@@ -174,7 +174,14 @@ def test_whoever_looks_is_given_an_address_and_an_account_of_each_role(start_dem
         signed_in = {"csrf": form[1], "name": "dispatcher", "password": accounts["dispatcher"]}
         page = browser.post("/login", data=signed_in)
         help_page = browser.get(accounts["resident"])
+        browser.cookies.clear()
+        form = re.search(r'name="csrf" value="([0-9a-f]+)"', browser.get("/login").text)
+        assert form is not None
+        browser.post("/login", data={"csrf": form[1], "name": "tester", "password": accounts["tester"]})
+        stand = browser.get("/tester")
     assert page.status_code == 200
+    assert "试验小区1" in stand.text
+    assert 'value="sos-pressed"' in stand.text
     assert "事件看板" in page.text
     assert help_page.status_code == 200
     assert "按住 2 秒求助" in help_page.text

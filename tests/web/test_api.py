@@ -181,6 +181,8 @@ async def test_the_description_has_every_route_with_an_example_and_only_what_exi
         "GET /api/v1/rules/{id}",
         "POST /api/v1/rules/{id}/override",
         "GET /api/v1/appraisal",
+        "POST /api/v1/trials",
+        "GET /api/v1/trials/{id}",
     }
     for where, operation in operations:
         assert operation["description"], where
