@@ -6,7 +6,7 @@ from typing import Final
 
 from gateway.core.incident import is_over
 from gateway.core.model import DeviceState, Incident, Order, Role
-from gateway.core.registry import KnownDevice, Registry
+from gateway.core.registry import Registry
 
 ORDERERS: Final = (Role.DISPATCHER,)
 """Whose orders are taken."""
@@ -20,9 +20,6 @@ rather hear soon that it was not done than have a gate open behind their back.""
 
 UPKEEP: Final = frozenset({"lamp", "sync_clock", "initialise"})
 """Commands that are the gateway's and its technicians' own: nobody gives them for an incident."""
-
-SIMULATED: Final = "simulated"
-"""The attribute that says that a device is none."""
 
 
 def refuse_order(order: Order, incident: Incident | None, registry: Registry) -> str | None:
@@ -54,19 +51,11 @@ def _refuse_device(order: Order, id: str, registry: Registry) -> str | None:
         return f"there is no device {id[:48]} in this community"
     if order.grid and order.grid not in registry.grid_chain(known.place):
         return f"device {id} lies in grid {registry.grid_of(known.place) or 'unknown'}, which is not below yours"
-    idle = name_idleness(known)
-    if idle:
-        return f"device {id} is not in use ({idle}): it is not commanded"
+    if known.device.state is not DeviceState.ACTIVE:
+        return f"device {id} is not in use ({known.device.state}): it is not commanded"
     spec = known.profile.commands.get(order.name)
     if spec is None:
         return f"device {id} cannot do {order.name[:48]}"
     if order.name in UPKEEP:
         return f"{order.name} is not given for an incident"
     return spec.refuse(order.args)
-
-
-def name_idleness(known: KnownDevice) -> str:
-    """Why a device is not to be commanded: its state, or that it is none; empty for one that is in use."""
-    if known.device.attributes.get(SIMULATED) is True:
-        return SIMULATED
-    return "" if known.device.state is DeviceState.ACTIVE else str(known.device.state)

@@ -18,7 +18,7 @@ from gateway.core.catalog import Catalog
 from gateway.core.district import DistrictError, PlaceTree
 from gateway.core.incident import derive_command_id
 from gateway.core.model import Community, Device, DeviceState, Grid, Incident, Order, PlaceKind, Scalar
-from gateway.core.ordering import ORDER_DEVICES, SIMULATED, UPKEEP
+from gateway.core.ordering import ORDER_DEVICES, UPKEEP
 from gateway.core.present import Present
 from gateway.core.profile import FieldSpec
 from gateway.runtime.access import Actor
@@ -178,9 +178,7 @@ def _find_near(present: Present, incident: Incident, is_mine: IsMine) -> list[Ne
     found = [
         whereabouts.find(one.device, is_silent=one.silent_since is not None)
         for one in present.devices
-        if one.device.state is DeviceState.ACTIVE
-        and one.device.attributes.get(SIMULATED) is not True
-        and is_mine(whereabouts.grid_of(one.device))
+        if one.device.state is DeviceState.ACTIVE and is_mine(whereabouts.grid_of(one.device))
     ]
     return sorted(found, key=_rank)
 

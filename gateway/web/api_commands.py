@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final
 import msgspec
 from fastapi import APIRouter, Depends, Request, Response
 from msgspec.structs import replace
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
 from gateway.core.model import Incident
 from gateway.core.ordering import ORDER_DEVICES
@@ -17,7 +17,7 @@ from gateway.runtime.access import Actor, Permission
 from gateway.runtime.commanding import Bidding, give, list_cameras, list_given, list_offers
 from gateway.runtime.door import DoorClosed, DoorRefused
 from gateway.web.access import authorise
-from gateway.web.api_incidents import Id, Key
+from gateway.web.api_incidents import Body, Id, Key
 from gateway.web.callbacks import RETRY
 from gateway.web.command_page import REASON_LIMIT, TEXT_LIMIT, record_order, scope_of
 from gateway.web.console import Console
@@ -38,11 +38,10 @@ Number = Annotated[float, Field(allow_inf_nan=False)]
 Whole = Annotated[int, Field(ge=-_WHOLE, le=_WHOLE)]
 
 
-class OrderBody(BaseModel):
+class OrderBody(Body):
     """A command to devices. What may be asked of which, and with which arguments, ``offers`` says."""
 
     model_config = ConfigDict(
-        extra="forbid",
         json_schema_extra={
             "example": {
                 "command": "broadcast",
@@ -60,8 +59,8 @@ class OrderBody(BaseModel):
     reason: Annotated[str, Field(min_length=1, max_length=REASON_LIMIT, pattern=_LINE)]
     args: Annotated[
         dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,47}$")], bool | Whole | Number | Line],
-        Field(max_length=16),
-    ] = {}
+        Field(max_length=16, default_factory=dict),
+    ]
 
 
 def route_commands_api(console: Console) -> APIRouter:

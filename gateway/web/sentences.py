@@ -14,7 +14,6 @@ from msgspec import Struct
 
 from gateway.core.catalog import Catalog
 from gateway.core.model import Line
-from gateway.core.ordering import SIMULATED
 from gateway.runtime.calls import NEED_TITLES
 from gateway.web.device_words import ARGUMENTS, SIGNALS, pick_word
 from gateway.web.languages import pick
@@ -124,7 +123,7 @@ class Speaker(Struct, frozen=True):
                 table = SIGNALS if name == "command" else ARGUMENTS
                 return pick_word(table, text, self.language)
             case "device_state":
-                return pick_word({**DEVICE_STATES, SIMULATED: {"zh": "模拟"}}, text, self.language)
+                return pick_word(DEVICE_STATES, text, self.language)
             case "outcome":
                 return pick(_OUTCOMES.get(text, {"zh": text, "en": text}), self.language)
             case _:

@@ -98,8 +98,7 @@ def test_the_same_order_again_is_a_repeat_and_one_that_was_refused_may_come_agai
 
 def test_each_refusal_names_what_is_wrong() -> None:
     idle = replace(GAS, id="gas-2", state=DeviceState.MAINTENANCE, state_until=START + 3600 * S)
-    unreal = replace(GAS, id="gas-3", attributes={"simulated": True})
-    engine, incident = case(idle, unreal)
+    engine, incident = case(idle)
     mute = {"name": "mute", "devices": ("smoke-1",)}
     refused = {
         "no such open incident in this community": {"incident": "nowhere"},
@@ -113,7 +112,6 @@ def test_each_refusal_names_what_is_wrong() -> None:
             "devices": ("speaker-of-another-community",)
         },
         "device gas-2 is not in use (maintenance)": {"devices": ("gas-2",)},
-        "device gas-3 is not in use (simulated)": {"devices": ("gas-3",)},
         "device smoke-1 cannot do close_valve": {"devices": ("gas-1", "smoke-1")},
         "lamp is not given for an incident": {"name": "lamp", "devices": ("sos-1",), "args": {"show": "off"}},
         "the argument minutes of mute is missing": mute,

@@ -92,6 +92,7 @@ class House:
             ),
             webhooks=WebhookDesk(self.ledger, self.webhooks, HttpReceivers(LOOPBACK), lambda: self.now),
         )
+        self.app.state.console.leaving.set()  # nobody listens here: a stream ends as soon as it has begun
 
     def close(self) -> None:
         self.ledger.close()
