@@ -567,7 +567,10 @@ class SqlLedger:
                 incident,
                 limit,
             )
-        return [GivenCommand(*row[:3], _commands.decode(row[3]).args, *row[4:]) for row in rows]
+        return [
+            GivenCommand(id, device, name, _commands.decode(document).args, *outcome)
+            for id, device, name, document, *outcome in rows
+        ]
 
     def incidents_of(self, community: str, device: str, limit: int = 50) -> list[Incident]:
         with self.database.reading() as session:

@@ -29,6 +29,9 @@ _SECRETS: Final = re.compile(r"(user|account|login|pass|pwd|psw|token|secret|aut
 """Makers put them behind the question mark, and some into the path."""
 
 
+_NO_ADDRESS: Final = "is an address like rtsp://10.1.2.3:554/stream"
+
+
 def is_camera(device: Device, kind: str) -> bool:
     """Whether people can look through this device: by its kind, or because it has an id or an address."""
     return kind in KINDS or any(name in device.attributes for name in CAMERA_ATTRIBUTES)
@@ -58,9 +61,9 @@ def _refuse_address(value: Scalar) -> str | None:
         parts = urlsplit(value)
         is_address = parts.scheme in ("rtsp", "rtsps") and bool(parts.hostname) and parts.port != 0
     except ValueError:
-        is_address = False
+        return _NO_ADDRESS
     if not is_address or any(sign in value for sign in " <>\"'\\"):
-        return "is an address like rtsp://10.1.2.3:554/stream"
+        return _NO_ADDRESS
     if "@" in parts.netloc or _SECRETS.search(unquote(value)) is not None:
         return "holds a name or a password: write it without; whoever looks signs in at the player"
     return None

@@ -13,6 +13,7 @@ from gateway.core.engine import Engine
 from gateway.core.incident import derive_id
 from gateway.core.model import (
     Blind,
+    Command,
     Delivery,
     Device,
     DeviceState,
@@ -146,6 +147,16 @@ def test_every_press_stands_in_exactly_one_incident(events: list[Timed]) -> None
                 (in_drill if signal.device in was & still else presses).add(id)
     for press in presses:
         assert sum(press in events for events in timelines.values()) == 1, press
+
+
+@given(days())
+@settings(deadline=None, max_examples=100)
+def test_no_command_is_given_twice(events: list[Timed]) -> None:
+    first = (START, Sender().send(START, signals=[("sos-1", "pressed")]))
+    steps = steps_of(new_engine(), [first, *events])
+    assert steps[0].incidents[0].id == _FIRST_PRESS
+    given_ids = [effect.id for step in steps for effect in step.effects if isinstance(effect, Command)]
+    assert len(given_ids) == len(set(given_ids))
 
 
 @given(st.permutations(["smoke-1", "smoke-3", "sos-1", "room-1"]))

@@ -99,8 +99,8 @@ def test_the_same_order_again_is_a_repeat_and_one_that_was_refused_may_come_agai
 def test_each_refusal_names_what_is_wrong() -> None:
     idle = replace(GAS, id="gas-2", state=DeviceState.MAINTENANCE, state_until=START + 3600 * S)
     engine, incident = case(idle)
-    mute = {"name": "mute", "devices": ("smoke-1",)}
-    refused = {
+    mute: dict[str, Any] = {"name": "mute", "devices": ("smoke-1",)}
+    refused: dict[str, dict[str, Any]] = {
         "no such open incident in this community": {"incident": "nowhere"},
         "commands are not for a grid_worker": {"role": Role.GRID_WORKER},
         "nobody is named": {"actor": " "},
