@@ -31,6 +31,9 @@ from gateway.web.languages import choose_language, pick
 from gateway.web.problems import Problem
 
 Tester = Annotated[Actor, Depends(authorise(Permission.SCENARIOS_PLAY))]
+Watcher = Annotated[Actor, Depends(authorise(Permission.SCENARIOS_PLAY, is_passive=True))]
+"""A page that asks again by itself: it keeps nobody signed in."""
+
 Word = Annotated[str, Query(max_length=80, pattern=r"^[^\x00-\x1f]*$")]
 
 TEXT_LIMIT: Final = 60_000
@@ -99,7 +102,7 @@ def route_tester(console: Console) -> APIRouter:
         return await respond(request, "trial.html", trial=find(actor, id))
 
     @router.get("/tester/rules/{id}/part")
-    async def show_part(request: Request, actor: Tester, id: str) -> Response:
+    async def show_part(request: Request, actor: Watcher, id: str) -> Response:
         """The same without the page around it."""
         return await respond(request, "_trial.html", trial=find(actor, id))
 
@@ -199,7 +202,7 @@ def route_stand(console: Console, router: APIRouter) -> None:
         return await show(request, await find(actor, id), "run.html")
 
     @router.get("/tester/runs/{id}/part")
-    async def show_part(request: Request, actor: Tester, id: str) -> Response:
+    async def show_part(request: Request, actor: Watcher, id: str) -> Response:
         """The same without the page around it."""
         return await show(request, await find(actor, id), "_run.html")
 
