@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
@@ -15,13 +15,14 @@ from gateway.core.model import Community, Silence, SilenceChange
 from gateway.core.present import Present
 from gateway.runtime.access import Actor, Permission
 from gateway.runtime.device_desk import PATIENCE_S, Alteration, Refused, Registration, Settled
+from gateway.runtime.device_history import read_history
 from gateway.runtime.door import DoorClosed, DoorRefused
 from gateway.web.access import authorise
 from gateway.web.api_incidents import Body, Key, Limit, Moment
 from gateway.web.callbacks import RETRY
 from gateway.web.console import Console
-from gateway.web.device_view import find_community, read_sick, record, veil
-from gateway.web.openapi import answers, errors
+from gateway.web.device_view import find_community, offer_places, read_sick, record, veil
+from gateway.web.openapi import ChapterList, CommunityPage, PlaceList, Registered, RegisteredList, answers, errors
 from gateway.web.problems import Problem
 
 Seer = Annotated[Actor, Depends(authorise(Permission.REGISTRY_SEE))]
@@ -33,7 +34,29 @@ Id = Annotated[str, Path(max_length=48, pattern=r"^[a-z0-9-]+$", examples=["sn-2
 Window = Annotated[str, Path(max_length=64, pattern=r"^[A-Za-z0-9-]+$", examples=["0d6b1f0e3c914e6fb1c5b6a2f2f0a7c4"])]
 
 
-class RegistrationBody(Body):
+MOST: Final = 500
+"""Devices of one list."""
+
+
+class DeviceBody(Body):
+    """A device of a list, as `RegistrationBody` has it."""
+
+    code: Annotated[str, Field(max_length=80)]
+    profile: Annotated[str, Field(max_length=48)]
+    place: Annotated[str, Field(max_length=48)]
+    source: Annotated[str, Field(max_length=48)] = ""
+    name: Annotated[str, Field(max_length=60)] = ""
+    address: Annotated[str, Field(max_length=120)] = ""
+    secret: Annotated[str, Field(max_length=80)] = ""
+    test: bool = True
+
+    def wish(self, key: str) -> Registration:
+        """What is to be done, once for this key."""
+        texts = (self.code, self.profile, self.place, self.source, self.name, self.address, self.secret)
+        return Registration(key, *texts, is_test=self.test)
+
+
+class RegistrationBody(DeviceBody):
     """A device to register. Without ``source`` it speaks for itself and gets a password; with it, that edge agent
     carries it. With ``secret``, printed on a device that was listed beforehand, it is claimed and keeps that password.
     ``test``: it begins with a live test."""
@@ -51,14 +74,22 @@ class RegistrationBody(Body):
     )
 
     community: Annotated[str, Field(max_length=48)]
-    code: Annotated[str, Field(max_length=80)]
-    profile: Annotated[str, Field(max_length=48)]
-    place: Annotated[str, Field(max_length=48)]
-    source: Annotated[str, Field(max_length=48)] = ""
-    name: Annotated[str, Field(max_length=60)] = ""
-    address: Annotated[str, Field(max_length=120)] = ""
-    secret: Annotated[str, Field(max_length=80)] = ""
-    test: bool = True
+
+
+class RegistrationsBody(Body):
+    """Many devices of one community. What can be registered is, as one change; the others are told with why not."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "community": "c042",
+                "devices": [{"code": "SN-2026/0042", "profile": "fixed-sos", "place": "c042-b03-u1-101"}],
+            }
+        },
+    )
+
+    community: Annotated[str, Field(max_length=48)]
+    devices: Annotated[list[DeviceBody], Field(min_length=1, max_length=MOST)]
 
 
 class AlterationBody(Body):
@@ -154,20 +185,9 @@ def route_devices_api(console: Console) -> APIRouter:
     async def register(request: Request, actor: Changer, body: RegistrationBody, key: Key) -> Response:
         """Registers a device. ``password`` is told this once; the same key again does nothing more, and tells none."""
         here = await find_community(console, actor, body.community)
-        wish = Registration(
-            key,
-            body.code,
-            body.profile,
-            body.place,
-            body.source,
-            body.name,
-            body.address,
-            body.secret,
-            is_test=body.test,
-        )
         about = f"{here.id}/{body.code}"
         try:
-            settled = await console.desk.register(actor, here.id, wish)
+            settled = await console.desk.register(actor, here.id, body.wish(key))
         except Refused as error:
             await record(request, actor, "device.register", about, f"refused: {error.code}")
             raise _refused(error) from error
@@ -175,6 +195,51 @@ def route_devices_api(console: Console) -> APIRouter:
             raise _away() from error
         await record(request, actor, "device.register", f"{here.id}/{settled.device.id}", _outcome(settled))
         return _json(settled)
+
+    @router.post(
+        "/devices/list",
+        responses={**answers("RegisteredList", "what came of each"), **errors(404, 409, 422)},
+    )
+    async def register_many(request: Request, actor: Changer, body: RegistrationsBody, key: Key) -> Response:
+        """Registers many devices. The same key again does nothing more, and tells no password."""
+        here = await find_community(console, actor, body.community)
+        try:
+            outcomes = await console.desk.register_all(actor, here.id, key, [one.wish("") for one in body.devices])
+        except Refused as error:
+            await record(request, actor, "device.bulk", here.id, f"refused: {error.code}")
+            raise _refused(error) from error
+        except (DoorClosed, DoorRefused) as error:
+            raise _away() from error
+        told = [_tell_registered(one) for one in outcomes]
+        count = sum(one.device is not None for one in told)
+        await record(request, actor, "device.bulk", here.id, "done", f"{count} of {len(told)} of a list")
+        return _json(RegisteredList(told))
+
+    @router.get("/devices/{community}/{id}/history", responses={**answers("ChapterList", "it"), **errors(404, 422)})
+    async def read_chapters(actor: Seer, community: Place, id: Id) -> Response:
+        """What was done to a device since it was registered, also to one that is retired."""
+        here = await find_community(console, actor, community)
+        if await asyncio.to_thread(console.ledger.device, here.id, id) is None:
+            raise Problem(404, "unknown", "there is no such thing, or it is not in your scope")
+        return _json(ChapterList(await asyncio.to_thread(read_history, console.ledger, here.id, id)))
+
+    @router.get("/communities", responses={**answers("CommunityPage", "a page"), **errors(422)})
+    async def list_communities(
+        actor: Seer,
+        limit: Limit = 100,
+        cursor: Annotated[str, Query(max_length=48, description="`next` of the page before")] = "",
+    ) -> Response:
+        """The communities of one's scope, by id."""
+        known = await asyncio.to_thread(console.ledger.communities)
+        found = sorted((c for c in known if c.id > cursor and actor.covers(c.id, c.grids)), key=lambda c: c.id)
+        more = found[limit - 1].id if len(found) > limit else None
+        return _json(CommunityPage(found[:limit], more))
+
+    @router.get("/places", responses={**answers("PlaceList", "they"), **errors(404, 422)})
+    async def list_places(actor: Seer, community: Where) -> Response:
+        """The places of a community, where devices can be."""
+        here = await find_community(console, actor, community)
+        return _json(PlaceList(offer_places((await look(here)).places)))
 
     @router.post(
         "/devices/{community}/{id}/changes",
@@ -239,6 +304,12 @@ def route_devices_api(console: Console) -> APIRouter:
             raise Problem(409, "refused", answer)
 
     return router
+
+
+def _tell_registered(one: Settled | Refused) -> Registered:
+    if isinstance(one, Refused):
+        return Registered(None, code=one.code, detail=one.words, field=one.field)
+    return Registered(one.device, one.password, is_repeat=one.is_repeat)
 
 
 def _outcome(settled: Settled) -> str:

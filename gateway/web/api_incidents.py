@@ -20,6 +20,7 @@ from gateway.runtime.access import Actor, Permission
 from gateway.runtime.acting import Wish, act, list_moves
 from gateway.runtime.board import Change, Filter
 from gateway.runtime.door import DoorClosed, DoorRefused
+from gateway.runtime.handing_over import read_shift
 from gateway.web.access import authorise, demand_cover
 from gateway.web.board_page import read_filter
 from gateway.web.callbacks import RETRY
@@ -132,6 +133,14 @@ def route_api(console: Console) -> APIRouter:
         no position or it lies too far back: read ``changes``, and come again with the position of its last page.
         Whoever comes back with ``Last-Event-ID`` is told what it has missed."""
         return stream(console, request, _follow(console, actor, read_position(request, after)))
+
+    @router.get("/handover", responses={**answers("Shift", "the shift"), **errors(422)})
+    async def read_handover(actor: Seer, hours: Annotated[int, Query(ge=1, le=24)] = 8) -> Response:
+        """What whoever comes on duty has to know: what is open, what happened in the last hours, and how much."""
+        now = console.clock()
+        since = now - hours * 3_600_000
+        shift = await asyncio.to_thread(read_shift, console.ledger, console.board, actor.covers, since, now)
+        return _json(shift)
 
     @router.get("/incidents/{id}", responses={**answers("IncidentWithMoves", "it"), **errors(401, 403, 404, 422, 429)})
     async def read_one(actor: Seer, id: Id) -> Response:

@@ -35,6 +35,7 @@ from gateway.web.accounts import route_accounts
 from gateway.web.api_commands import route_commands_api
 from gateway.web.api_devices import route_devices_api
 from gateway.web.api_incidents import route_api
+from gateway.web.api_officers import route_officers_api
 from gateway.web.api_rules import route_rules_api
 from gateway.web.api_trials import route_trials_api
 from gateway.web.api_webhooks import route_webhooks_api
@@ -213,6 +214,7 @@ def create_app(
             route_devices_api(console),
             route_rules_api(console),
             route_trials_api(console),
+            route_officers_api(),
         ]
         if webhooks is not None:
             app.include_router(route_webhooks(console, webhooks))

@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from fastapi import Request
-from msgspec import Struct
 from msgspec.structs import replace
 
 from gateway.core.cameras import CAMERA_ATTRIBUTES
@@ -22,20 +21,11 @@ from gateway.web import device_words
 from gateway.web.access import demand_cover, gate_of
 from gateway.web.console import Console
 from gateway.web.languages import pick
+from gateway.web.openapi import PlaceChoice
 from gateway.web.problems import Problem
 from gateway.web.words import DEVICE_STATES
 
 KEY_LENGTHS: Final = range(16, 65)
-
-
-class PlaceChoice(Struct, frozen=True):
-    """A place to choose: its whole name from the community down, and where it lies."""
-
-    id: str
-    name: str
-    kind: str
-    lon: float | None
-    lat: float | None
 
 
 async def find_community(console: Console, actor: Actor, id: str) -> Community:

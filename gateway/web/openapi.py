@@ -12,15 +12,18 @@ from fastapi.openapi.utils import get_openapi
 from msgspec import Struct
 from starlette.routing import BaseRoute
 
-from gateway.core.model import Device, DeviceState, Due, Incident, Level, Line, Phase, Role, Silence, Sort
+from gateway.core.model import Community, Device, DeviceState, Due, Incident, Level, Line, Phase, Role, Silence, Sort
 from gateway.core.present import DevicePresent, LastValue
 from gateway.core.profile import FieldSpec
 from gateway.core.rule import Status
 from gateway.runtime.acting import Choice
 from gateway.runtime.appraisal import By, Names, Question, appraise
 from gateway.runtime.appraising import Report, make_report
+from gateway.runtime.audit import Verdict
 from gateway.runtime.commanding import Given, Near, Offer, Sight
 from gateway.runtime.device_desk import Settled
+from gateway.runtime.device_history import Chapter
+from gateway.runtime.handing_over import Shift
 from gateway.runtime.ports import Finding, GivenCommand
 from gateway.runtime.rule_desk import Case, Decision, RuleAccount, Ruled, Standing
 from gateway.runtime.sick import Ailment, Patient, Symptom
@@ -164,6 +167,98 @@ class WindowList(Struct, frozen=True):
     """Maintenance windows, silences and absences."""
 
     items: list[Silence]
+
+
+class PlaceChoice(Struct, frozen=True):
+    """A place to choose: its whole name from the community down, and where it lies."""
+
+    id: str
+    name: str
+    kind: str
+    lon: float | None
+    lat: float | None
+
+
+class PlaceList(Struct, frozen=True):
+    """The places of a community, each with its whole name."""
+
+    items: list[PlaceChoice]
+
+
+class CommunityPage(Struct, frozen=True):
+    """Communities by id; ``next`` is the cursor of the next page, or null."""
+
+    items: list[Community]
+    next: str | None
+
+
+class Registered(Struct, frozen=True):
+    """What came of one device of a list: ``device`` as it is now (and its ``password``, told this once), or by
+    ``code`` and in words why it is not registered."""
+
+    device: Device | None
+    password: str = ""
+    is_repeat: bool = False
+    code: str = ""
+    detail: str = ""
+    field: str = ""
+
+
+class RegisteredList(Struct, frozen=True):
+    """One for each device of the list, in its order."""
+
+    items: list[Registered]
+
+
+class ChapterList(Struct, frozen=True):
+    """What was done to a device, the newest first."""
+
+    items: list[Chapter]
+
+
+class AuditLine(Struct, frozen=True):
+    """A line of the audit log; how ``hash`` is made, docs/security.md says."""
+
+    seq: int
+    at: int
+    who: str
+    role: str
+    what: str
+    about: str
+    where: str
+    outcome: str
+    detail: str
+    hash: str
+
+
+class AuditPage(Struct, frozen=True):
+    """Lines of the audit log, the newest first; ``next`` is the cursor of the next page, or null."""
+
+    items: list[AuditLine]
+    next: str | None
+
+
+class AccountLine(Struct, frozen=True):
+    """An account, without what it signs in with."""
+
+    id: str
+    name: str
+    title: str
+    role: Role | None
+    grids: tuple[str, ...]
+    communities: tuple[str, ...]
+    created_at: int
+    signed_in_at: int | None
+    is_disabled: bool
+    is_locked: bool
+    has_second_factor: bool
+
+
+class AccountPage(Struct, frozen=True):
+    """Accounts by name; ``next`` is the cursor of the next page, or null."""
+
+    items: list[AccountLine]
+    next: str | None
 
 
 class RuleList(Struct, frozen=True):
@@ -319,7 +414,42 @@ _ASKED: Final = Question(By.COMMUNITY, 1_795_363_200_000, 1_795_449_600_000)
 _ASKED_AT: Final = 1_795_435_300_000
 APPRAISED: Final = appraise([EXAMPLE], _ASKED, Names({"c042": "示例小区"}), _ASKED_AT)
 
+_LINE: Final = AuditLine(
+    4711,
+    1_795_435_200_000,
+    "wang",
+    "property_manager",
+    "device.register",
+    "c042/sn-2026-0042",
+    "10.1.1.1",
+    "done",
+    "",
+    "9f2c" * 16,
+)
+_PERSON: Final = AccountLine(
+    "5f0c7a1e",
+    "wang",
+    "王芳",
+    Role.PROPERTY_MANAGER,
+    (),
+    ("c042",),
+    1_795_000_000_000,
+    1_795_435_000_000,
+    is_disabled=False,
+    is_locked=False,
+    has_second_factor=True,
+)
+_COMMUNITY: Final = Community("c042", 42, "示例小区", ("370215", "370215001", "370215001004"))
+
 COMPONENTS: Final = (
+    AccountPage,
+    AuditPage,
+    Verdict,
+    ChapterList,
+    CommunityPage,
+    PlaceList,
+    RegisteredList,
+    Shift,
     IncidentPage,
     ChangePage,
     IncidentWithMoves,
@@ -368,6 +498,16 @@ _EXAMPLES: Final[dict[str, Struct]] = {
     "Webhook": _WEBHOOK,
     "Hooked": Hooked(_WEBHOOK, "shown-once"),
     "DeliveryPage": DeliveryPage([_DELIVERY], None),
+    "AccountPage": AccountPage([_PERSON], None),
+    "AuditPage": AuditPage([_LINE], "4711"),
+    "Verdict": Verdict(4711, 4711, _LINE.hash),
+    "ChapterList": ChapterList([Chapter(1_795_435_200_000, "wang", "register", "", "SN-2026/0042")]),
+    "CommunityPage": CommunityPage([_COMMUNITY], "c042"),
+    "PlaceList": PlaceList([PlaceChoice("c042-b03-u1-101", "3号楼 1单元 101室", "household", 120.447, 36.389)]),
+    "RegisteredList": RegisteredList(
+        [Registered(_DEVICE, "shown-once"), Registered(None, code="taken", detail="sos-1 is registered here already")]
+    ),
+    "Shift": Shift(1_795_406_400_000, 1_795_435_200_000, [EXAMPLE], [], 0, 1, 0, 0),
     "DevicePage": DevicePage([_DEVICE], "sn-2026-0042"),
     "SickList": SickList([Patient(_DEVICE, (_LOW,), is_life_safety=True, homes=1)]),
     "DevicePresent": DevicePresent(_DEVICE, 1_795_435_200_123, values={"battery": LastValue(88.0, 1_795_435_200_123)}),

@@ -44,6 +44,7 @@ SEND: Final = {"verb": "dispatch", "body": "fire-rescue", "reason": "x"}
 ACT: Final = {"id": "{key}", "verb": "accept", "revision": "1"}
 RENAME: Final = {"id": "{key}", "verb": "rename", "name": "mine"}
 NEW: Final = {"code": "S-{key}", "profile": "nb-smoke", "place": "b1-u1-101", "source": "{agent}"}
+SAME: Final = {"profile": "nb-smoke", "place": "b1-u1-101"}
 WINDOW: Final = {"community": "{community}", "kind": "silence", "device": "{agent}", "reason": "x"}
 
 THINGS: Final[dict[str, Ask]] = {
@@ -77,6 +78,11 @@ THINGS: Final[dict[str, Ask]] = {
     "POST /api/v1/devices/{community}/{id}/changes": Ask(
         "wu", "/api/v1/devices/{community}/sos-2/changes", body={"verb": "rename", "name": "mine"}
     ),
+    "GET /api/v1/devices/{community}/{id}/history": Ask("wu", "/api/v1/devices/{community}/{agent}/history"),
+    "GET /api/v1/places": Ask("wu", "/api/v1/places?community={community}"),
+    "POST /api/v1/devices/list": Ask(
+        "wu", "/api/v1/devices/list", body={"community": "{community}", "devices": [{"code": "S-7", **SAME}]}
+    ),
     "GET /api/v1/windows": Ask("wu", "/api/v1/windows?community={community}"),
     "POST /api/v1/windows": Ask("wu", "/api/v1/windows", body={"until": UNTIL, **WINDOW}),
     "POST /api/v1/windows/{community}/{id}/end": Ask("wu", "/api/v1/windows/{community}/{window}-2/end", body={}),
@@ -102,6 +108,8 @@ LISTS: Final[dict[str, Ask]] = {
     "GET /api/v1/incidents/stream": Ask("li", "/api/v1/incidents/stream?after=0"),
     "GET /api/v1/rules": Ask("li", "/api/v1/rules"),
     "GET /api/v1/rules/{id}": Ask("li", "/api/v1/rules/sos.button-pressed"),
+    "GET /api/v1/communities": Ask("li", "/api/v1/communities"),
+    "GET /api/v1/handover": Ask("li", "/api/v1/handover"),
     "GET /api/v1/appraisal": Ask("li", f"/api/v1/appraisal?by=community&{PERIOD}"),
     "GET /": Ask("li", "/"),
 }
@@ -136,6 +144,9 @@ NO_PLACE: Final = {
     "POST /accounts/{id}/grant": "officers answer for all accounts",
     "POST /accounts/{id}/tokens": "officers answer for all accounts",
     "POST /accounts/{id}/tokens/{token}/drop": "officers answer for all accounts",
+    "GET /api/v1/accounts": "officers answer for all accounts",
+    "GET /api/v1/audit": "the auditor reads the whole log",
+    "GET /api/v1/audit/verdict": "the auditor reads the whole log",
     "GET /audit": "the auditor reads the whole log",
     "GET /audit/export.csv": "the auditor reads the whole log",
     "POST /audit/verify": "the auditor reads the whole log",
