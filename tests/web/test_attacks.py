@@ -496,5 +496,4 @@ async def test_nobody_signs_in_with_half_a_question(house: House) -> None:
             answer = await visitor.submit("/login", fields)
             assert answer.status_code == 401, fields
         house.now += 20 * MINUTE_MS
-    answer: httpx.Response = await house.visitor().sign_in("li")
-    assert answer.status_code == 303
+    assert (await house.visitor().sign_in("li")).status_code == 303
