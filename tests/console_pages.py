@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from msgspec import Struct
+from playwright.async_api import FilePayload
 from playwright.async_api import Page as Tab
 
 from gateway.core.model import Level, Role
@@ -110,8 +111,8 @@ async def load_table(tab: Tab) -> None:
     """A table of devices is taken in, with one row that is not."""
     table = "code,profile,place\nS-9001,nb-smoke,{0}\nS-9002,nb-smoke,{0}\nS-9003,nb-smok,{0}\n"
     place = await tab.evaluate("document.querySelector('#community, [name=community]').value")
-    file = {"name": "devices.csv", "mimeType": "text/csv", "buffer": table.format(f"{place}-b01").encode()}
-    await tab.set_input_files("input[type=file]", [file])
+    file = FilePayload(name="devices.csv", mimeType="text/csv", buffer=table.format(f"{place}-b01").encode())
+    await tab.set_input_files("input[type=file]", file)
     await tab.click("form.change button")
     await tab.wait_for_selector("#report-title")
 

@@ -50,10 +50,9 @@ async def main(folder: Path, wanted: Sequence[str] = ()) -> None:
 
 
 async def _take(browser: Browser, desk: Tab, scene: Scene, page: Page, shot: Shot, folder: Path) -> None:
-    scheme = "dark" if shot.theme == "dark" else "light"
     context = await browser.new_context(
         viewport={"width": shot.width, "height": shot.height},
-        color_scheme=scheme,
+        color_scheme="dark" if shot.theme == "dark" else "light",
         reduced_motion="reduce",
         locale="zh-CN" if shot.language == "zh" else "en-GB",
     )

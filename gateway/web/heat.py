@@ -155,11 +155,11 @@ async def read_heat(console: Console, tallies: Tallies, actor: Actor, days: int,
         categories.add(tally.category)
         if category in ("", tally.category):
             spot = spots.get(tally.community)
-            position = (spot.lon, spot.lat) if spot is not None else (None, None)
             row = rows.get(tally.community)
             if row is None:
                 name = names.community(tally.community)
-                row = rows[tally.community] = Warm(tally.community, name, *position, none_of_any())
+                lon, lat = (spot.lon, spot.lat) if spot is not None else (None, None)
+                row = rows[tally.community] = Warm(tally.community, name, lon, lat, none_of_any())
             row.levels[tally.level] += tally.number
     ordered = sorted(rows.values(), key=lambda row: (-row.weight, row.name, row.id))
     return Heat(days, category, ordered, sorted(categories), sum_levels(ordered))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Awaitable, Callable
+from functools import partial
 from itertools import count
 from pathlib import Path
 from random import Random
@@ -97,14 +98,14 @@ class Days:
         ends = begins + days * DAY - (20 - hour) * HOUR
         for file in self._district.communities:
             for at in range(begins + MINUTE, ends, 8 * HOUR):
-                self._plan(at, lambda file=file: self._report(file))
+                self._plan(at, partial(self._report, file))
         kinds = [kind for kind, times in CAUSES for _ in range(times)]
         for number in range(causes):
             # Half of them in the last day: a day that is looked at is a full one.
             since = begins if number % 2 else max(begins, ends - DAY)
             at = self._random.randrange(since + 2 * MINUTE, ends - 3 * MINUTE)
             kind, is_done = self._random.choice(kinds), number % 5 != 0
-            self._plan(at, lambda kind=kind, is_done=is_done: self._break(kind, is_done))
+            self._plan(at, partial(self._break, kind, is_done))
         while self._queue:
             at, _, act = heapq.heappop(self._queue)
             if at >= ends:
@@ -164,7 +165,7 @@ class Days:
             self._handle(incident, is_done)
         if kind in CALM:
             calm = {f"{device.id}:{name}": value for name, value in CALM[kind].items()}
-            self._plan(world.clock() + 20 * MINUTE, lambda: self._calm(file, calm))
+            self._plan(world.clock() + 20 * MINUTE, partial(self._calm, file, calm))
 
     async def _calm(self, file: CommunityFile, readings: dict[str, float | bool]) -> None:
         self.say(file, readings, Lane.ALARM)
@@ -196,7 +197,7 @@ class Days:
             steps = (*STEPS[:2], ("false_alarm", 5, 30, "现场查看，做饭油烟"))
         for verb, least, most, reason in steps:
             at += self._random.randrange(least * MINUTE, most * MINUTE)
-            self._plan(at, lambda verb=verb, reason=reason: self._act(incident.id, verb, who, reason))
+            self._plan(at, partial(self._act, incident.id, verb, who, reason))
 
     async def _act(self, id: str, verb: str, who: str, reason: str) -> None:
         room = self._room
