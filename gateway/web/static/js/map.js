@@ -296,8 +296,10 @@
     if (id === "heat-places") {
       const { community } = document.getElementById("heat-places").dataset;
       mark(community);
-      const row = heatRows().find((one) => one.dataset.id === community);
-      if (row && row.dataset.lon) map.setView([Number(row.dataset.lat), Number(row.dataset.lon)], Math.max(NEAR, map.getZoom()));
+      const placed = [...document.querySelectorAll("#heat-places tr[data-lon]")];
+      const row = heatRows().find((one) => one.dataset.id === community && one.dataset.lon);
+      const points = (placed.length || !row ? placed : [row]).map((one) => [Number(one.dataset.lat), Number(one.dataset.lon)]);
+      if (points.length) map.fitBounds(L.latLngBounds(points).pad(0.4), { maxZoom: 18 });
       document.getElementById("heat-places").focus({ preventScroll: true });
     }
   });
