@@ -115,7 +115,7 @@ async def load_table(tab: Tab) -> None:
     await tab.set_input_files("input[type=file]", file)
     await tab.click("form.change button")
     await tab.wait_for_selector("#report-title")
-    await cover(tab, "code")
+    await cover(tab, ".bulk-report code")
 
 
 async def cover(tab: Tab, secrets: str = ".qr, code") -> None:
