@@ -27,6 +27,7 @@ from gateway.adapters.mqtt import BrokerSettings, MqttInbox
 from gateway.adapters.notify import MailNotifier, TextMessageNotifier, WebhookNotifier
 from gateway.adapters.platform import SHORTEST_KEY, HttpPlatform
 from gateway.adapters.portal import OpenIdPortal
+from gateway.adapters.products import SqlProducts
 from gateway.adapters.receivers import HttpReceivers
 from gateway.adapters.secrets import ArgonSecrets
 from gateway.adapters.stand import HttpStand
@@ -54,6 +55,7 @@ from gateway.runtime.outbox import Outbox
 from gateway.runtime.pipeline import Pipeline
 from gateway.runtime.plates import PlateSeal, load_key
 from gateway.runtime.ports import Ledger, LedgerDown, Notifier, PlatformAway
+from gateway.runtime.products import ProductDesk
 from gateway.runtime.reconciling import Difference, Reconciler, Summary
 from gateway.runtime.registrar import (
     Changes,
@@ -504,6 +506,7 @@ async def serve_web(settings: Settings) -> None:
         desk=open_help_desk(settings, ledger, door),
         webhooks=open_webhook_desk(settings, ledger),
         stand=open_stand(settings),
+        products=open_product_desk(settings, ledger, catalog),
     )
     try:
         listening = socket.create_server((section.host, section.port))
@@ -547,6 +550,12 @@ def open_webhook_desk(settings: Settings, ledger: SqlLedger) -> WebhookDesk:
     webhooks = SqlWebhooks(ledger.database, load_key(settings.data / "webhooks.key"))
     courier = Courier(ledger, webhooks, receivers, RunningClock(), section.give_up_days * DAY_MS)
     return WebhookDesk(ledger, webhooks, receivers, RunningClock(), courier)
+
+
+def open_product_desk(settings: Settings, ledger: SqlLedger, catalog: Catalog) -> ProductDesk:
+    """Models' secrets, with this installation's key."""
+    products = SqlProducts(ledger.database, load_key(settings.data / "products.key"))
+    return ProductDesk(ledger, products, catalog, RunningClock())
 
 
 async def issue_help_pages(

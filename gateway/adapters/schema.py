@@ -379,6 +379,32 @@ webhook_case = _table(
     Column("at", NUMBER, nullable=False),
 )
 
+# A model's secret, sealed, and registered devices that fetch their own passwords with it.
+product = _table(
+    "product",
+    Column("profile", Text, primary_key=True),
+    Column("created_at", NUMBER, nullable=False),
+    Column("renewed_at", NUMBER, nullable=False),
+    Column("earlier_until", NUMBER),
+    Column("off_at", NUMBER),
+    Column("secret", LargeBinary, nullable=False),
+    Column("earlier", LargeBinary),
+)
+
+awaited = _table(
+    "awaited",
+    Column("device", Text, primary_key=True),
+    Column("community", Text, ForeignKey("community.id"), nullable=False),
+    Column("profile", Text, nullable=False),
+    Column("until", NUMBER, nullable=False),
+    Column("granted_at", NUMBER),
+    Column("granted_to", Text, nullable=False),
+    Column("refused", NUMBER, nullable=False),
+    Column("refused_at", NUMBER),
+    Column("refused_from", Text, nullable=False),
+    Index("ix_awaited_refused", "community", "refused_at"),
+)
+
 # Append-only: triggers refuse everything else (migration 0004).
 audit = _table(
     "audit",

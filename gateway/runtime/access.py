@@ -39,6 +39,7 @@ class Permission(StrEnum):
     SYSTEM_SEE = "system.see"
     SYSTEM_CHANGE = "system.change"
     WEBHOOKS_CHANGE = "webhooks.change"
+    PRODUCTS_CHANGE = "products.change"
     ACCOUNTS_SEE = "accounts.see"
     ACCOUNTS_CHANGE = "accounts.change"
     ACCOUNTS_GRANT = "accounts.grant"
@@ -66,6 +67,7 @@ PERMISSION_TITLES: Final[dict[Permission, Text]] = {
     Permission.SYSTEM_SEE: {"zh": "查看系统运行", "en": "see how the gateway runs"},
     Permission.SYSTEM_CHANGE: {"zh": "系统运行维护", "en": "send dead letters again, change how the gateway runs"},
     Permission.WEBHOOKS_CHANGE: {"zh": "维护事件推送", "en": "say who outside is told of incidents"},
+    Permission.PRODUCTS_CHANGE: {"zh": "维护型号密钥", "en": "make, renew and switch off the secrets of models"},
     Permission.ACCOUNTS_SEE: {"zh": "查看账号", "en": "see accounts"},
     Permission.ACCOUNTS_CHANGE: {"zh": "建立与停用账号", "en": "make and disable accounts, reset their passwords"},
     Permission.ACCOUNTS_GRANT: {"zh": "授权", "en": "grant roles and scopes, reset second factors"},
@@ -98,6 +100,7 @@ PERMISSIONS: Final[dict[Role, frozenset[Permission]]] = {
             _P.SYSTEM_SEE,
             _P.SYSTEM_CHANGE,
             _P.WEBHOOKS_CHANGE,
+            _P.PRODUCTS_CHANGE,
         }
     ),
     Role.SECURITY: frozenset({_P.ACCOUNT_OWN, _P.ACCOUNTS_SEE, _P.ACCOUNTS_GRANT}),

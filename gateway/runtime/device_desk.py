@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Container, Mapping, Sequence
-from typing import Final
+from typing import Final, Protocol
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -54,7 +54,8 @@ class Refused(Exception):
 class Registration(Struct, frozen=True, omit_defaults=True):
     """A device to register. ``code`` is what stands on the apparatus; ``source`` is the edge agent that carries it, or
     nothing for a device that speaks for itself. ``secret`` is what its maker put into it and printed on it (一机一密):
-    then it was listed beforehand, and whoever holds the secret claims it. ``is_test``: it begins with a live test."""
+    then it was listed beforehand, and whoever holds the secret claims it. ``fetches``: it fetches its password itself,
+    with the secret of its model (一型一密). ``is_test``: it begins with a live test."""
 
     id: str
     code: str
@@ -65,13 +66,15 @@ class Registration(Struct, frozen=True, omit_defaults=True):
     address: str = ""
     secret: str = ""
     is_test: bool = True
+    fetches: bool = False
+    """It fetches its password itself, with the secret of its model (一型一密)."""
 
 
 class Alteration(Struct, frozen=True, omit_defaults=True):
     """A change of a registered device. ``verb``: ``test`` and ``end_test``, ``move`` (``place``), ``rename``
     (``name``), ``replace`` (``code``; where it changes, ``profile`` and ``address``), ``camera`` (``gb28181`` and
-    ``rtsp``; an empty one is taken out), ``retire``, or ``renew`` (a new password). ``reason`` stands in the audit
-    log."""
+    ``rtsp``; an empty one is taken out), ``retire``, ``renew`` (a new password), or ``expect`` (it fetches one itself,
+    with its model's secret). ``reason`` stands in the audit log."""
 
     id: str
     verb: str
@@ -104,10 +107,21 @@ def is_own_source(device: Device) -> bool:
     return device.source == device.id
 
 
-class DeviceDesk:
-    """One for the web process. ``clock`` is the gateway's."""
+class Awaiting(Protocol):
+    """Where it is kept which devices fetch their passwords (`gateway.runtime.products`)."""
 
-    def __init__(self, ledger: Ledger, door: DoorClient, catalog: Catalog, clock: Clock) -> None:
+    async def is_offered(self, profile: str) -> bool: ...
+    async def expect(self, community: str, devices: Sequence[tuple[str, str]], *, again: bool = False) -> None: ...
+    async def forget(self, device: str) -> None: ...
+
+
+class DeviceDesk:
+    """One for the web process. ``clock`` is the gateway's; without ``awaiting`` no device fetches its password."""
+
+    def __init__(
+        self, ledger: Ledger, door: DoorClient, catalog: Catalog, clock: Clock, awaiting: Awaiting | None = None
+    ) -> None:
+        self._awaiting = awaiting
         self._ledger = ledger
         self._door = door
         self._catalog = catalog
@@ -129,7 +143,7 @@ class DeviceDesk:
         async with self._turn:
             event_id = f"registry/{actor.id}/{id}"
             if await self._has_happened(event_id):
-                return [await self._recall(community, wish) for wish in wishes]
+                return await self._recall_all(community, wishes)
             present = await self._door.look(community)
             outcomes: list[Settled | Refused] = []
             sources: list[Source] = []
@@ -148,13 +162,36 @@ class DeviceDesk:
                 return outcomes
             change = RegistryChange(actor.name, sources=tuple(sources), devices=devices)
             if not await self._submit(community, change, event_id):
-                return [await self._recall(community, wish) for wish in wishes]
-            claimed = {make_id(wish.code) for wish in wishes if wish.secret}
+                return await self._recall_all(community, wishes)
+            await self._expect(community, wishes, outcomes)
+            claimed = {make_id(wish.code) for wish in wishes if wish.secret or wish.fetches}
             passwords = await self._issue([source.id for source in sources if source.id not in claimed])
             return [
                 replace(one, password=passwords.get(one.device.id, "")) if isinstance(one, Settled) else one
                 for one in outcomes
             ]
+
+    async def _recall_all(self, community: str, wishes: Sequence[Registration]) -> list[Settled | Refused]:
+        outcomes = [await self._recall(community, wish) for wish in wishes]
+        # Between the two somebody may have pulled the plug.
+        await self._expect(community, wishes, outcomes)
+        return outcomes
+
+    async def _expect(
+        self, community: str, wishes: Sequence[Registration], outcomes: Sequence[Settled | Refused]
+    ) -> None:
+        """Awaits the registered devices that fetch their passwords."""
+        found = [
+            (one.device.id, one.device.profile)
+            for wish, one in zip(wishes, outcomes, strict=True)
+            if wish.fetches and isinstance(one, Settled) and is_own_source(one.device)
+        ]
+        if found and self._awaiting is not None:
+            await self._awaiting.expect(community, found)
+
+    async def _check_fetching(self, profile: str) -> None:
+        if self._awaiting is None or not await self._awaiting.is_offered(profile):
+            raise Refused("no-product", f"the model {profile} has no secret that is switched on", "profile")
 
     async def _prepare(
         self, community: str, wish: Registration, present: Present, taken: Container[str]
@@ -169,6 +206,12 @@ class DeviceDesk:
         if id in taken:
             raise Refused("taken", f"{id} is registered here already", "code")
         source: Source | None = None
+        if wish.fetches and (wish.source or wish.secret):
+            raise Refused(
+                "not-its-own", "a device behind an agent, or with a secret of its own, fetches none", "source"
+            )
+        if wish.fetches:
+            await self._check_fetching(wish.profile)
         if wish.source:
             self._check_source(present, wish.source)
         else:
@@ -224,11 +267,17 @@ class DeviceDesk:
             device = registered[0]
             if wish.verb == "retire":
                 return await self._retire(actor, community, device, present, event_id)
+            if wish.verb == "expect":
+                await self._check_fetching(device.profile)
             changed, sources = self._change(device, wish, present)
             change = RegistryChange(actor.name, sources=sources, devices=(changed,))
             is_new = await self._submit(community, change, event_id)
             needs_password = wish.verb in ("replace", "renew") and is_own_source(changed) and is_new
             passwords = await self._issue([changed.id]) if needs_password else {}
+            if self._awaiting is not None and wish.verb == "expect" and is_new:
+                await self._awaiting.expect(community, [(changed.id, changed.profile)], again=True)
+            elif self._awaiting is not None and passwords:
+                await self._awaiting.forget(changed.id)
             return Settled(changed, passwords.get(changed.id, ""), is_repeat=not is_new)
 
     def _change(self, device: Device, wish: Alteration, present: Present) -> tuple[Device, tuple[Source, ...]]:
@@ -249,9 +298,9 @@ class DeviceDesk:
                 return self._replace(device, wish), ()
             case "camera":
                 return self._reach(device, wish), ()
-            case "renew" if is_own_source(device):
+            case "renew" | "expect" if is_own_source(device):
                 return device, ()
-            case "renew":
+            case "renew" | "expect":
                 raise Refused("not-its-own", f"{device.id} has no password: {device.source} speaks for it", "verb")
         raise Refused("no-such-verb", f"{wish.verb[:40]} is none", "verb")
 
@@ -290,6 +339,8 @@ class DeviceDesk:
         is_new = await self._submit(community, RegistryChange(actor.name, retired=(device.id,)), event_id)
         if is_own_source(device):
             await asyncio.to_thread(self._ledger.drop_credentials, [device.id])
+            if self._awaiting is not None:
+                await self._awaiting.forget(device.id)
         return Settled(replace(device, state=DeviceState.RETIRED, state_until=None), is_repeat=not is_new)
 
     # --- checks and small steps -----------------------------------------------------------------------------------

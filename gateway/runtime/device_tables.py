@@ -35,8 +35,7 @@ def read_registrations(
     file: str, data: bytes, places: Mapping[str, str], report: Report, *, is_test: bool
 ) -> list[Wished]:
     """The devices of a table (CSV or .xlsx); rows that cannot be read are in the report. ``places``: whole names → ids;
-    a place may be written either way. Without a column ``source``, or with an empty cell, a device speaks for
-    itself."""
+    a place may be written either way. Without a ``source`` a device speaks for itself."""
     found: list[Wished] = []
     parse = parse_workbook if is_workbook(data) else parse_table
     for row in parse(file, data, REQUIRED, OPTIONAL, report).rows:

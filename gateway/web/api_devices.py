@@ -49,17 +49,18 @@ class DeviceBody(Body):
     address: Annotated[str, Field(max_length=120)] = ""
     secret: Annotated[str, Field(max_length=80)] = ""
     test: bool = True
+    fetches: bool = False
 
     def wish(self, key: str) -> Registration:
         """What is to be done, once for this key."""
         texts = (self.code, self.profile, self.place, self.source, self.name, self.address, self.secret)
-        return Registration(key, *texts, is_test=self.test)
+        return Registration(key, *texts, is_test=self.test, fetches=self.fetches)
 
 
 class RegistrationBody(DeviceBody):
     """A device to register. Without ``source`` it speaks for itself and gets a password; with it, that edge agent
     carries it. With ``secret``, printed on a device that was listed beforehand, it is claimed and keeps that password.
-    ``test``: it begins with a live test."""
+    ``test``: it begins with a live test. ``fetches``: it fetches its password itself, with its model's secret."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -99,7 +100,7 @@ class AlterationBody(Body):
         json_schema_extra={"example": {"verb": "move", "place": "c042-b03-u1-102", "reason": "搬家"}}
     )
 
-    verb: Literal["test", "end_test", "move", "rename", "replace", "camera", "retire", "renew"]
+    verb: Literal["test", "end_test", "move", "rename", "replace", "camera", "retire", "renew", "expect"]
     reason: Annotated[str, Field(max_length=200)] = ""
     place: Annotated[str, Field(max_length=48)] = ""
     name: Annotated[str, Field(max_length=60)] = ""

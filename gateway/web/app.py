@@ -18,6 +18,7 @@ from gateway.runtime.accounts import Portal
 from gateway.runtime.clock import RunningClock
 from gateway.runtime.door import DoorClient
 from gateway.runtime.ports import Clock, Ledger, LedgerDown
+from gateway.runtime.products import ProductDesk
 from gateway.runtime.stand import Stand
 from gateway.runtime.webhook_desk import WebhookDesk
 from gateway.runtime.writer import Catalogs
@@ -36,6 +37,7 @@ from gateway.web.api_commands import route_commands_api
 from gateway.web.api_devices import route_devices_api
 from gateway.web.api_incidents import route_api
 from gateway.web.api_officers import route_officers_api
+from gateway.web.api_products import route_products_api
 from gateway.web.api_rules import route_rules_api
 from gateway.web.api_trials import route_trials_api
 from gateway.web.api_webhooks import route_webhooks_api
@@ -60,6 +62,7 @@ from gateway.web.metrics import route_metrics
 from gateway.web.openapi import route_description
 from gateway.web.pages import Pages
 from gateway.web.problems import Problem
+from gateway.web.products_page import route_products
 from gateway.web.resident import route_residents
 from gateway.web.rules_page import route_rules
 from gateway.web.tester_page import route_tester
@@ -87,19 +90,21 @@ def create_app(
     desk: HelpDesk | None = None,
     webhooks: WebhookDesk | None = None,
     stand: Stand | None = None,
+    products: ProductDesk | None = None,
 ) -> FastAPI:
     """The web process as an ASGI application. Without ``platform_keys`` no callback is taken, and without a ``gate``
     nobody signs in: then there are no pages. ``clock`` is real time, also where the gateway's runs faster: it judges
     what comes from outside; ``gateway_clock`` is the one by which incidents count. ``catalogs`` finds
     earlier ones. ``desk`` stands behind the residents' pages, ``stand`` behind the testers', ``webhooks`` behind those
-    of who outside is told. Of ``trusted_proxies`` it is believed who asks.
+    of who outside is told, ``products`` behind those of models' secrets. Of ``trusted_proxies`` it is believed who
+    asks.
 
     Raises RuntimeError for a route that does not say who may come."""
     pages = Pages() if gate is not None else None
     console = None
     if pages is not None:
         known = catalogs or {catalog.hash: catalog}.__getitem__
-        console = Console(ledger, door, catalog, known, gateway_clock or RunningClock(), pages, stand)
+        console = Console(ledger, door, catalog, known, gateway_clock or RunningClock(), pages, stand, products)
 
     @asynccontextmanager
     async def live(app: FastAPI) -> AsyncIterator[None]:
@@ -219,6 +224,9 @@ def create_app(
         if webhooks is not None:
             app.include_router(route_webhooks(console, webhooks))
             api.append(route_webhooks_api(webhooks))
+        if products is not None:
+            app.include_router(route_products(console, products))
+            api.append(route_products_api(products))
         for router in (*api, route_description(api)):
             app.include_router(router)
     check_routes(app.routes)

@@ -8,6 +8,7 @@ from typing import Annotated, Final
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 from msgspec import Struct
+from msgspec.structs import replace
 from starlette.datastructures import UploadFile
 
 from gateway.core.model import Community
@@ -98,7 +99,7 @@ def route_bulk(console: Console) -> APIRouter:
             key, file = read_key(read_text(sent, "id")), sent.get("file")
             if not isinstance(file, UploadFile):
                 raise Problem(422, "not-valid", "file is a table")
-            is_test = read_text(sent, "test") == "1"
+            is_test, fetches = read_text(sent, "test") == "1", read_text(sent, "fetches") == "1"
             data, name = await file.read(), (file.filename or "table.csv")[:60]
         present = await look(console, here.id)
         if present is None:
@@ -106,8 +107,9 @@ def route_bulk(console: Console) -> APIRouter:
         places = {place.name: place.id for place in offer_places(present.places)}
         report = Report()
         wished = await asyncio.to_thread(read_registrations, name, data, places, report, is_test=is_test)
+        wishes = [replace(one.wish, fetches=fetches and not one.wish.source and not one.wish.secret) for one in wished]
         try:
-            outcomes = await console.desk.register_all(actor, here.id, key, [one.wish for one in wished])
+            outcomes = await console.desk.register_all(actor, here.id, key, wishes)
         except (DoorClosed, DoorRefused):
             return await page(request, actor, here.id, is_away=True)
         except Refused as error:
@@ -154,6 +156,8 @@ def route_bulk(console: Console) -> APIRouter:
             required=REQUIRED,
             optional=OPTIONAL,
             most=ROWS,
+            has_products=console.products is not None
+            and any(one.is_on for one in await asyncio.to_thread(console.products.products.products)),
             models=sorted(profile.id for profile in profiles if profile.status != "draft"),
             **words(console, choose_language(request)),
         )

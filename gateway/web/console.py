@@ -18,6 +18,7 @@ from gateway.runtime.clock import RunningClock
 from gateway.runtime.device_desk import DeviceDesk
 from gateway.runtime.door import DoorClient
 from gateway.runtime.ports import Ledger
+from gateway.runtime.products import ProductDesk
 from gateway.runtime.rule_desk import RuleDesk
 from gateway.runtime.stand import Stand, StandDesk
 from gateway.runtime.trial_desk import TrialDesk
@@ -49,6 +50,7 @@ class Console:
         clock: RunningClock,
         pages: Pages,
         stand: Stand | None = None,
+        products: ProductDesk | None = None,
     ) -> None:
         self.ledger: Final = ledger
         self.door: Final = door
@@ -65,7 +67,8 @@ class Console:
         self.listening = 0
         """Streams that are open now."""
 
-        self.desk: Final = DeviceDesk(ledger, door, catalog, clock)
+        self.desk: Final = DeviceDesk(ledger, door, catalog, clock, products)
+        self.products: Final = products
         self.rules: Final = RuleDesk(ledger, door, catalog, clock)
         self.appraiser: Final = Appraiser(ledger, catalog, clock)
         self.trials: Final = TrialDesk(ledger, catalog, catalogs, clock)

@@ -17,13 +17,14 @@ from starlette.responses import JSONResponse, RedirectResponse
 from gateway.core.cameras import ADDRESS_LIMIT, CAMERA_ATTRIBUTES, is_camera
 from gateway.core.model import Community, Device, DeviceState
 from gateway.core.present import DevicePresent, Present
+from gateway.core.worktime import DAY_MS
 from gateway.runtime.access import Actor, Permission
 from gateway.runtime.device_desk import SERIAL, Alteration, Refused, Registration, Settled, is_own_source
 from gateway.runtime.device_history import read_history
 from gateway.runtime.door import DoorClosed, DoorRefused
 from gateway.runtime.ports import LedgerDown
 from gateway.runtime.signals import read_head, read_recent, read_signals
-from gateway.web.access import authorise
+from gateway.web.access import authorise, gate_of
 from gateway.web.callbacks import RETRY
 from gateway.web.console import Console
 from gateway.web.device_view import (
@@ -48,11 +49,26 @@ Changer = Annotated[Actor, Depends(authorise(Permission.REGISTRY_CHANGE))]
 Word = Annotated[str, Query(max_length=80, pattern=r"^[^\x00-\x1f]*$")]
 
 TEXT_LIMIT: Final = 200
-FIELDS: Final = ("id", "community", "code", "profile", "place", "source", "name", "address", "secret", "test")
+FIELDS: Final = (
+    "id",
+    "community",
+    "code",
+    "profile",
+    "place",
+    "source",
+    "name",
+    "address",
+    "secret",
+    "test",
+    "fetches",
+)
 """Of the form for a new device."""
 
 SHOWN: Final = 300
 """Devices that a list shows at once; the search finds the others."""
+
+ALARM_MS: Final = 7 * DAY_MS
+"""That somebody asked for a device's password in vain stands above the list for so long."""
 
 SIGNALS: Final = 40
 POINTS: Final = 500
@@ -81,6 +97,7 @@ class Shown(Struct, frozen=True):
 def route_devices(console: Console) -> APIRouter:
     """The pages about devices."""
     router = APIRouter()
+    products = console.products
 
     async def respond(request: Request, template: str, status: int = 200, **values: Any) -> Response:
         known = words(console, choose_language(request))
@@ -101,6 +118,8 @@ def route_devices(console: Console) -> APIRouter:
         here = await find_community(console, actor, community)
         present = await look(console, here.id)
         sick = await read_sick(console, present) if present is not None else []
+        since = gate_of(request).sign_in.clock() - ALARM_MS
+        asked = await asyncio.to_thread(products.products.list_refused, here.id, since) if products is not None else []
         shown = await _list(here, present, {p.device.id: tuple(s.ailment for s in p.symptoms) for p in sick}, state)
         wanted = text.strip().casefold()
         name = words(console, choose_language(request))["name_device"]
@@ -119,6 +138,7 @@ def route_devices(console: Console) -> APIRouter:
             places={} if present is None else {choice.id: choice.name for choice in offer_places(present.places)},
             shown=shown[:SHOWN],
             total=len(shown),
+            asked=asked,
         )
 
     async def _list(
@@ -175,6 +195,9 @@ def route_devices(console: Console) -> APIRouter:
             },
             wish_id=fields.get("id") if told is not None and told.kind == "away" else secrets.token_hex(16),
             told=told,
+            fetching=[p for p, _ in offer_profiles(console, language) if await products.is_offered(p)]
+            if products is not None
+            else [],
         )
 
     @router.post("/devices")
@@ -193,6 +216,7 @@ def route_devices(console: Console) -> APIRouter:
             fields["address"],
             fields["secret"] if not fields["source"] else "",
             fields["test"] == "1",
+            fields["fetches"] == "1" and not fields["source"],
         )
         try:
             settled = await console.desk.register(actor, here.id, wish)
@@ -393,6 +417,8 @@ def route_devices(console: Console) -> APIRouter:
             told=told,
             password=password,
             qr=draw_credentials(here.id, id, password) if password else "",
+            awaited=await asyncio.to_thread(products.products.awaited, id) if products is not None else None,
+            is_fetching=products is not None and await products.is_offered(device.profile),
         )
 
     return router

@@ -116,6 +116,7 @@ VERBS: Final[Mapping[str, Text]] = {
     "camera": {"zh": "调看方式", "en": "How to look through it"},
     "retire": {"zh": "停用", "en": "Retire"},
     "renew": {"zh": "重新发放密码", "en": "Issue a new password"},
+    "expect": {"zh": "让设备自己领取密码", "en": "Let it fetch its password"},
 }
 
 REASONS: Final[Mapping[str, Text]] = {
@@ -132,6 +133,10 @@ REFUSALS: Final[Mapping[str, Text]] = {
     "bad-code": {
         "zh": "请扫描或输入机身上的编码（字母、数字）",
         "en": "Scan or type the code on the device (letters, digits)",
+    },
+    "no-product": {
+        "zh": "这个型号没有启用型号密钥，请联系系统管理员",
+        "en": "This model has no secret that is switched on; ask the administrator",
     },
     "bad-text": {
         "zh": "文字过长，或含有不可见字符",

@@ -25,6 +25,7 @@ from gateway.runtime.device_desk import Settled
 from gateway.runtime.device_history import Chapter
 from gateway.runtime.handing_over import Shift
 from gateway.runtime.ports import Finding, GivenCommand
+from gateway.runtime.products import Granted, Product
 from gateway.runtime.rule_desk import Case, Decision, RuleAccount, Ruled, Standing
 from gateway.runtime.sick import Ailment, Patient, Symptom
 from gateway.runtime.trial_desk import Trial, TrialState
@@ -293,6 +294,19 @@ class DeliveryPage(Struct, frozen=True):
     next: int | None
 
 
+class ProductList(Struct, frozen=True):
+    """Models that have a secret."""
+
+    items: list[Product]
+
+
+class ProductChanged(Struct, frozen=True):
+    """A model as it is now, and its new secret where it got one, which nobody can ask for again."""
+
+    product: Product
+    secret: str
+
+
 _DEVICE: Final = Device(
     "sn-2026-0042",
     "fixed-sos",
@@ -470,6 +484,9 @@ COMPONENTS: Final = (
     Webhook,
     Hooked,
     DeliveryPage,
+    ProductList,
+    ProductChanged,
+    Granted,
 )
 _WEBHOOK: Final = Webhook(
     "0d6b1f0e3c914e6fb1c5b6a2f2f0a7c4",
@@ -493,7 +510,11 @@ _DELIVERY: Final = DeliveryTold(
     1_795_435_200_400,
     "200 ok",
 )
+_PRODUCT: Final = Product("fixed-sos", 1_795_435_200_000, 1_795_435_200_000)
 _EXAMPLES: Final[dict[str, Struct]] = {
+    "ProductList": ProductList([_PRODUCT]),
+    "ProductChanged": ProductChanged(_PRODUCT, "shown-once"),
+    "Granted": Granted("c042", "sn-2026-0042", "shown-once"),
     "WebhookList": WebhookList([_WEBHOOK]),
     "Webhook": _WEBHOOK,
     "Hooked": Hooked(_WEBHOOK, "shown-once"),

@@ -18,10 +18,12 @@ from sqlalchemy import make_url
 from gateway.adapters.accounts import SqlAccounts
 from gateway.adapters.calls import SqlCalls
 from gateway.adapters.ledger import open_ledger
+from gateway.adapters.products import SqlProducts
 from gateway.adapters.webhooks import SqlWebhooks
 from gateway.runtime.accounts import Deed
 from gateway.runtime.calls import Call
 from gateway.runtime.ports import Checkpoint
+from gateway.runtime.products import Awaited
 from gateway.runtime.webhooks import KINDS, Webhook, make_test
 from tests.ports.accounts_conformance import LI, SESSION, TOKEN
 from tests.ports.ledger_conformance import (
@@ -65,6 +67,9 @@ def fill(url: str) -> str:
     hook = Webhook("hook1", "大屏", "https://receiver.test/a", KINDS, ("370215",), ("c001",), LI.name, NOW)
     webhooks.add(hook, "a-secret", Deed(NOW, LI.name, "webhook.add", "hook1"))
     webhooks.send(make_test(hook, "1", NOW), 5, Deed(NOW, LI.name, "webhook.test", "hook1"))
+    products = SqlProducts(ledger.database, bytes(32))
+    products.put("fixed-sos", "a-secret", NOW, Deed(NOW, LI.name, "product.make", "fixed-sos"))
+    products.expect([Awaited("sn-7", "c001", "fixed-sos", NOW)])
     with ledger.database.reading() as session:
         [(version,)] = session.select("SELECT version_num FROM alembic_version")
     ledger.close()

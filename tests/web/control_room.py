@@ -20,7 +20,10 @@ from msgspec.structs import replace
 from gateway.adapters.accounts import SqlAccounts
 from gateway.adapters.calls import SqlCalls
 from gateway.adapters.ledger import SqlLedger
+from gateway.adapters.products import SqlProducts
+from gateway.adapters.receivers import HttpReceivers
 from gateway.adapters.secrets import ArgonSecrets
+from gateway.adapters.webhooks import SqlWebhooks
 from gateway.assembly import open_catalogs
 from gateway.core.model import Device, Grid, GridLevel, Incident, Place, Role
 from gateway.runtime.access import Actor
@@ -30,8 +33,10 @@ from gateway.runtime.door import DoorClient, DoorServer
 from gateway.runtime.help_pages import PageKeys, issue_pages, plan_pages
 from gateway.runtime.officers import Officers
 from gateway.runtime.ports import Contact
+from gateway.runtime.products import ProductDesk
 from gateway.runtime.registrar import DistrictFile
 from gateway.runtime.signing import Policy, SignIn
+from gateway.runtime.webhook_desk import WebhookDesk
 from gateway.web.access import Gate, Site
 from gateway.web.app import create_app
 from gateway.web.help_desk import HelpDesk
@@ -83,6 +88,8 @@ class ControlRoom:
             self.accounts, ArgonSecrets(bytes(32), CHEAP), RunningClock(), Policy(second_factor=frozenset())
         )
         self.officers = Officers(self.sign_in, ledger)
+        self.webhooks = SqlWebhooks(ledger.database, bytes(32))
+        self.products = SqlProducts(ledger.database, bytes(32))
         # The same hands as the gateway's, at the pace of real time: a page counts seconds.
         self.clock = HandClock(speed=1.0, moment=self.world.clock.moment)
         self.page_keys = PageKeys(folder)
@@ -129,6 +136,8 @@ class ControlRoom:
             gateway_clock=self.clock,
             catalogs=open_catalogs(self.ledger, self.world.catalog),
             desk=HelpDesk(self.ledger, calls, door, self.page_keys, RunningClock()),
+            webhooks=WebhookDesk(self.ledger, self.webhooks, HttpReceivers(), RunningClock()),
+            products=ProductDesk(self.ledger, self.products, self.world.catalog, RunningClock()),
         )
         listening = socket.create_server(("127.0.0.1", self._port))
         self._port = listening.getsockname()[1]

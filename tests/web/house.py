@@ -17,6 +17,7 @@ from msgspec.structs import replace
 from gateway.adapters.accounts import SqlAccounts
 from gateway.adapters.calls import SqlCalls
 from gateway.adapters.memory_ledger import open_memory_ledger
+from gateway.adapters.products import SqlProducts
 from gateway.adapters.receivers import HttpReceivers
 from gateway.adapters.secrets import ArgonSecrets
 from gateway.adapters.webhooks import SqlWebhooks
@@ -26,6 +27,7 @@ from gateway.runtime.accounts import Account, AuditFilter, Deed, Portal
 from gateway.runtime.door import DoorClient
 from gateway.runtime.help_pages import PageKeys
 from gateway.runtime.officers import Hand, Officers
+from gateway.runtime.products import ProductDesk
 from gateway.runtime.signing import Policy, SignIn
 from gateway.runtime.webhook_desk import WebhookDesk
 from gateway.web.access import Gate, Site
@@ -91,6 +93,7 @@ class House:
                 lambda: self.now,
             ),
             webhooks=WebhookDesk(self.ledger, self.webhooks, HttpReceivers(LOOPBACK), lambda: self.now),
+            products=ProductDesk(self.ledger, SqlProducts(self.ledger.database, bytes(32)), CATALOG, lambda: self.now),
         )
         self.app.state.console.leaving.set()  # nobody listens here: a stream ends as soon as it has begun
 

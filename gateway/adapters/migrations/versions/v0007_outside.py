@@ -1,4 +1,4 @@
-"""Webhooks, what is to be delivered to them, and which incidents they were told of."""
+"""Webhooks with their deliveries, and models' secrets with the devices that fetch their passwords by them."""
 
 from __future__ import annotations
 
@@ -62,3 +62,31 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("incident", name=op.f("pk_webhook_case")),
         sqlite_strict=True,
     )
+    op.create_table(
+        "product",
+        sa.Column("profile", sa.Text(), nullable=False),
+        sa.Column("created_at", NUMBER, nullable=False),
+        sa.Column("renewed_at", NUMBER, nullable=False),
+        sa.Column("earlier_until", NUMBER),
+        sa.Column("off_at", NUMBER),
+        sa.Column("secret", sa.LargeBinary(), nullable=False),
+        sa.Column("earlier", sa.LargeBinary()),
+        sa.PrimaryKeyConstraint("profile", name=op.f("pk_product")),
+        sqlite_strict=True,
+    )
+    op.create_table(
+        "awaited",
+        sa.Column("device", sa.Text(), nullable=False),
+        sa.Column("community", sa.Text(), nullable=False),
+        sa.Column("profile", sa.Text(), nullable=False),
+        sa.Column("until", NUMBER, nullable=False),
+        sa.Column("granted_at", NUMBER),
+        sa.Column("granted_to", sa.Text(), nullable=False),
+        sa.Column("refused", NUMBER, nullable=False),
+        sa.Column("refused_at", NUMBER),
+        sa.Column("refused_from", sa.Text(), nullable=False),
+        sa.ForeignKeyConstraint(["community"], ["community.id"], name=op.f("fk_awaited_community")),
+        sa.PrimaryKeyConstraint("device", name=op.f("pk_awaited")),
+        sqlite_strict=True,
+    )
+    op.create_index("ix_awaited_refused", "awaited", ["community", "refused_at"])

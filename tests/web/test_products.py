@@ -1,0 +1,128 @@
+"""A model's secret fetches a password once, for a device that is registered and awaited, and opens nothing else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+import pytest
+
+from gateway.adapters.passwords import is_password
+from gateway.core.model import Role
+from gateway.runtime.products import sign_ask
+from gateway.web.api_products import ASKS
+from tests.web.control_room import ControlRoom
+from tests.web.house import Visitor
+from tests.web.test_api import code_of
+from tests.web.test_devices import deeds, keeper, key
+
+__all__ = ["keeper"]
+
+
+@pytest.fixture
+async def secret(room: ControlRoom) -> str:
+    """The secret of the model ``fixed-sos``, as its maker got it."""
+    room.add("boss", Role.ADMINISTRATOR)
+    boss = await room.visitor_as("boss")
+    await boss.get("/products")
+    made = await boss.submit("/products", {"profile": "fixed-sos", "verb": "make"})
+    assert made.status_code == 201
+    [held] = room.products.keys("fixed-sos", room.sign_in.clock())
+    assert held.decode() in made.text
+    assert held.decode() not in (await boss.get("/products")).text
+    return held.decode()
+
+
+async def register(keeper: Visitor, code: str, **fields: str) -> httpx.Response:
+    await keeper.get("/devices/new?community=c001")
+    wish = {"id": key(), "community": "c001", "code": code, "profile": "fixed-sos", "place": "b1-u1-101"}
+    return await keeper.submit("/devices", {**wish, "source": "", "fetches": "1", **fields})
+
+
+async def ask(room: ControlRoom, secret: str, code: str, **changes: Any) -> httpx.Response:
+    at = changes.pop("at", room.sign_in.clock() // 1000)
+    product = changes.pop("product", "fixed-sos")
+    body = {"product": product, "code": code, "at": at, "signature": sign_ask(secret.encode(), product, code, at)}
+    async with httpx.AsyncClient(base_url=room.url, trust_env=False) as client:
+        return await client.post("/api/v1/provision", json={**body, **changes})
+
+
+async def test_a_registered_device_fetches_its_own_password_once(
+    room: ControlRoom, keeper: Visitor, secret: str
+) -> None:
+    assert (await register(keeper, "SN/7")).status_code == 303
+    assert room.ledger.credentials() == {}
+    assert "等待设备领取" in (await keeper.get("/devices/c001/sn-7")).text
+
+    granted = await ask(room, secret, "SN/7")
+    told = granted.json()
+    assert (granted.status_code, told["community"], told["source"]) == (200, "c001", "sn-7")
+    assert is_password(told["password"], room.ledger.credentials()["sn-7"])
+    assert told["password"] != secret
+
+    assert code_of(await ask(room, secret, "SN/7")) == (403, "not-granted")
+    assert is_password(told["password"], room.ledger.credentials()["sn-7"])
+    for page in ("/devices/c001/sn-7", "/devices?community=c001"):
+        assert "密码被再次索取 1 次" in (await keeper.get(page)).text
+    outcomes = {outcome for _, _, outcome in deeds(room, "device.provision")}
+    assert outcomes == {"done", "refused: not-granted"}
+
+    await keeper.get("/devices/c001/sn-7")
+    again = await keeper.submit("/devices/c001/sn-7/changes", {"id": key(), "verb": "expect"})
+    assert again.status_code == 303
+    assert room.ledger.credentials() == {}, "the old password ends at once"
+    assert (await ask(room, secret, "SN/7")).json()["password"] not in ("", told["password"])
+
+
+async def test_whoever_opens_a_device_gets_nothing_that_is_not_awaited(
+    room: ControlRoom, keeper: Visitor, secret: str
+) -> None:
+    assert (await register(keeper, "SN-8", fetches="")).status_code == 201
+    before = room.ledger.credentials()
+    assert code_of(await ask(room, secret, "SN-8")) == (403, "not-granted")  # has a password of its own
+    assert code_of(await ask(room, secret, "nobody")) == (403, "not-granted")
+    assert code_of(await ask(room, secret, "sos-1")) == (403, "not-granted")  # an agent carries it
+    assert (await register(keeper, "SN-9")).status_code == 303
+    assert code_of(await ask(room, "another-secret", "SN-9")) == (401, "wrong-signature")
+    assert code_of(await ask(room, secret, "SN-9", product="nb-smoke")) == (401, "wrong-signature")
+    late = room.sign_in.clock() // 1000 - 3600
+    assert code_of(await ask(room, secret, "SN-9", at=late)) == (403, "wrong-time")
+    assert code_of(await ask(room, secret, "SN-9", signature="x")) == (422, "not-valid")
+    await keeper.get("/devices/c001/sn-9")
+    retired = await keeper.submit("/devices/c001/sn-9/changes", {"id": key(), "verb": "retire", "reason": "x"})
+    assert retired.status_code == 303
+    assert code_of(await ask(room, secret, "SN-9")) == (403, "not-granted")
+    assert room.ledger.credentials() == before
+    assert secret not in str(deeds(room, ""))
+
+
+async def test_a_secret_that_is_off_fetches_nothing_and_one_that_was_renewed_still_does(
+    room: ControlRoom, keeper: Visitor, secret: str
+) -> None:
+    boss = await room.visitor_as("boss")
+    assert (await register(keeper, "SN-1")).status_code == 303
+    await boss.get("/products")
+    await boss.submit("/products", {"profile": "fixed-sos", "verb": "off"})
+    assert code_of(await ask(room, secret, "SN-1")) == (401, "wrong-signature")
+    refused = await register(keeper, "SN-2")
+    assert refused.status_code == 422
+    await boss.get("/products")
+    await boss.submit("/products", {"profile": "fixed-sos", "verb": "on"})
+    await boss.get("/products")
+    renewed = await boss.submit("/products", {"profile": "fixed-sos", "verb": "renew"})
+    assert renewed.status_code == 201
+    assert (await ask(room, secret, "SN-1")).status_code == 200
+    assert (await boss.submit("/products", {"profile": "fixed-sos", "verb": "make"})).status_code == 409
+    assert (await boss.submit("/products", {"profile": "no-model", "verb": "make"})).status_code == 409
+
+
+async def test_one_address_asks_so_often_and_no_more(room: ControlRoom, secret: str) -> None:
+    # The bucket fills again while a slow machine asks.
+    for asked in range(ASKS.burst * 3):
+        answer = await ask(room, "guess", "SN-1")
+        if answer.status_code == 429:
+            break
+        assert answer.status_code == 401
+    assert code_of(answer) == (429, "too-often")
+    assert asked >= ASKS.burst
+    assert int(answer.headers["Retry-After"]) > 0
