@@ -235,5 +235,5 @@ class Courier:
 
 def _jitter(most: int, first: int, times: int) -> int:
     """How long to wait after so many failures: whoever comes back is not met by everything at once."""
-    pause = min(most, first * 2 ** max(0, min(times, 20)))
+    pause: int = min(most, first << max(0, min(times, 20)))
     return round(pause * random.uniform(0.5, 1.0))  # noqa: S311

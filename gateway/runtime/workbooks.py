@@ -127,9 +127,7 @@ def _read(cell: Any) -> Cell:
 
 
 def _read_number(value: float, shown: str) -> Cell:
-    if isinstance(value, float) and not math.isfinite(value):
-        return Cell("", "spreadsheet-number")
-    if abs(value) >= EXACT:
+    if not math.isfinite(value) or abs(value) >= EXACT:
         return Cell("", "spreadsheet-number")
     if value != int(value):
         return Cell(repr(value), note="was-number")

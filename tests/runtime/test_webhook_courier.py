@@ -113,10 +113,12 @@ async def test_a_receiver_that_fails_gets_it_again_and_later_revisions_wait_for_
             post.write(case(1))
             post.write(case(1, 2))
             await until(lambda: post.read().failures == 1)
-            for times in (1, 2):
-                await until(lambda times=times: len(receiver.got) >= times)
-                post.ahead += 3_600_000
-                courier.kick()
+            await until(lambda: len(receiver.got) >= 1)
+            post.ahead += 3_600_000
+            courier.kick()
+            await until(lambda: len(receiver.got) >= 2)
+            post.ahead += 3_600_000
+            courier.kick()
             await until(lambda: post.read().ok_at is not None and len(receiver.got) == 3)
         assert {one.state for one in post.webhooks.deliveries("hook1", 9)} == {State.DONE}
         assert len(set(receiver.ids)) == 1  # revision 1 was gone before anybody looked: one opening, three times

@@ -118,11 +118,10 @@ async def test_a_secret_that_is_off_fetches_nothing_and_one_that_was_renewed_sti
 
 async def test_one_address_asks_so_often_and_no_more(room: ControlRoom, secret: str) -> None:
     # The bucket fills again while a slow machine asks.
-    for asked in range(ASKS.burst * 3):
-        answer = await ask(room, "guess", "SN-1")
-        if answer.status_code == 429:
-            break
-        assert answer.status_code == 401
+    answers = [await ask(room, "guess", "SN-1")]
+    while answers[-1].status_code == 401 and len(answers) < ASKS.burst * 3:
+        answers.append(await ask(room, "guess", "SN-1"))
+    answer = answers[-1]
     assert code_of(answer) == (429, "too-often")
-    assert asked >= ASKS.burst
+    assert len(answers) > ASKS.burst
     assert int(answer.headers["Retry-After"]) > 0

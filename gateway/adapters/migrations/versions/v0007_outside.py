@@ -10,7 +10,7 @@ down_revision = "0006"
 
 NUMBER = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 FLAG = sa.Boolean().with_variant(sa.Integer(), "sqlite")
-WAITING = {"sqlite_where": sa.text("state = 'waiting'"), "postgresql_where": sa.text("state = 'waiting'")}
+WAITING = sa.text("state = 'waiting'")
 
 
 def upgrade() -> None:
@@ -51,8 +51,20 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("webhook", "id", name=op.f("pk_webhook_delivery")),
         sqlite_strict=True,
     )
-    op.create_index("ix_webhook_delivery_due", "webhook_delivery", ["webhook", "due_at", "seq"], **WAITING)
-    op.create_index("ix_webhook_delivery_incident", "webhook_delivery", ["webhook", "incident", "seq"], **WAITING)
+    op.create_index(
+        "ix_webhook_delivery_due",
+        "webhook_delivery",
+        ["webhook", "due_at", "seq"],
+        sqlite_where=WAITING,
+        postgresql_where=WAITING,
+    )
+    op.create_index(
+        "ix_webhook_delivery_incident",
+        "webhook_delivery",
+        ["webhook", "incident", "seq"],
+        sqlite_where=WAITING,
+        postgresql_where=WAITING,
+    )
     op.create_index("ix_webhook_delivery_created", "webhook_delivery", ["webhook", "created_at"])
     op.create_table(
         "webhook_case",
