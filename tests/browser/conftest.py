@@ -82,7 +82,7 @@ async def visit(room: ControlRoom, browser: Browser) -> AsyncIterator[Visit]:
         await page.fill("input[name=name]", name)
         await page.fill("input[name=password]", PASSWORD)
         await page.press("input[name=password]", "Enter")
-        await page.wait_for_url("**/board")
+        await page.wait_for_url(lambda url: "/login" not in url)
         if path != "/board":
             await page.goto(path)
         return page
