@@ -81,6 +81,7 @@ def route_products_api(desk: ProductDesk) -> APIRouter:
         "/provision",
         responses={**answers("Granted", "its password"), **errors(401, 403, 422, 429, 503)},
         dependencies=[Depends(public("a device has no account yet: it signs with its model's secret"))],
+        openapi_extra={"security": []},
     )
     async def provision(request: Request, body: AskBody) -> Response:
         """A device fetches its own password, once: it was registered beforehand, and is awaited. The answer is told

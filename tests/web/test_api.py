@@ -195,6 +195,15 @@ async def test_the_description_has_every_route_with_an_example_and_only_what_exi
         "GET /api/v1/appraisal",
         "POST /api/v1/trials",
         "GET /api/v1/trials/{id}",
+        "GET /api/v1/webhooks",
+        "POST /api/v1/webhooks",
+        "GET /api/v1/webhooks/{id}",
+        "POST /api/v1/webhooks/{id}/changes",
+        "GET /api/v1/webhooks/{id}/deliveries",
+        "POST /api/v1/webhooks/{id}/deliveries/again",
+        "GET /api/v1/products",
+        "POST /api/v1/products/{profile}/changes",
+        "POST /api/v1/provision",
     }
     for where, operation in operations:
         assert operation["description"], where
