@@ -25,6 +25,7 @@ from msgspec.structs import replace
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import JSONResponse
 
+from edge.ending import end
 from gateway.wire import Lane, Message, topic_of
 from simulators.district import District, Settlement
 from simulators.habits import Stream
@@ -209,9 +210,7 @@ class Stand:
         try:
             yield
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await end(tasks)
 
     # --- what one may ask ------------------------------------------------------------------------------------------
 
