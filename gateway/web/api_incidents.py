@@ -59,6 +59,14 @@ Moment = Annotated[AwareDatetime, BeforeValidator(read_moment)]
 """A time in a body."""
 
 
+def read_whole(value: object) -> object:
+    """JSON has one kind of number: 2.0 is the whole number that 2 is."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+_Whole: Final = BeforeValidator(read_whole)
+
+
 class Body(BaseModel):
     """What a program sends: nothing but what the document names, and each of the type that it says."""
 
@@ -82,8 +90,8 @@ class ActBody(Body):
     until: Moment | None = None
     body: Annotated[str, Field(max_length=48)] = ""
     into: Annotated[str, Field(max_length=64)] = ""
-    score: Annotated[int, Field(ge=1, le=5)] | None = None
-    revision: Annotated[int, Field(ge=1, le=2**31)] | None = None
+    score: Annotated[int, Field(ge=1, le=5), _Whole] | None = None
+    revision: Annotated[int, Field(ge=1, le=2**31), _Whole] | None = None
 
 
 def route_api(console: Console) -> APIRouter:

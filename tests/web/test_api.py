@@ -134,6 +134,9 @@ async def test_who_is_late_or_wrong_is_told_by_code(room: ControlRoom, program: 
     assert late.json()["by"] == "platform"
     assert late.json()["state"] == "filed"
     assert code_of(await send({"verb": "close", "reason": "x"}, KEY + "3")) == (409, "refused")
+    assert code_of(await send({"verb": "close", "reason": "x", "revision": 2.0}, KEY + "7"))[0] == 409
+    assert code_of(await send({"verb": "close", "reason": "x", "revision": "2"}, KEY + "8")) == (422, "not-valid")
+    assert code_of(await send({"verb": "park", "reason": "x", "until": 0}, KEY + "9")) == (422, "not-valid")
     assert code_of(await send({"verb": "fly"}, KEY + "4")) == (422, "not-valid")
     assert code_of(await send({"verb": "park", "until": "2026-12-01T00:00:00"}, KEY + "5")) == (422, "not-valid")
     assert code_of(await send({"verb": "accept", "actor": "somebody"}, KEY + "6")) == (422, "not-valid")
