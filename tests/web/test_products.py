@@ -14,7 +14,7 @@ from gateway.web.api_products import ASKS
 from tests.web.control_room import ControlRoom
 from tests.web.house import Visitor
 from tests.web.test_api import code_of
-from tests.web.test_devices import deeds, keeper, key
+from tests.web.test_devices import deeds, keeper, key, send_table
 
 __all__ = ["keeper"]
 
@@ -114,6 +114,18 @@ async def test_a_secret_that_is_off_fetches_nothing_and_one_that_was_renewed_sti
     assert (await ask(room, secret, "SN-1")).status_code == 200
     assert (await boss.submit("/products", {"profile": "fixed-sos", "verb": "make"})).status_code == 409
     assert (await boss.submit("/products", {"profile": "no-model", "verb": "make"})).status_code == 409
+
+
+async def test_a_whole_table_is_awaited_and_agents_devices_are_not(
+    room: ControlRoom, keeper: Visitor, secret: str
+) -> None:
+    rows = "code,profile,place,source\nB-1,fixed-sos,b1-u1-101,\nB-2,fixed-sos,b1-u1-102,agent-1\nB-3,nb-smoke,b1,\n"
+    answer = await send_table(keeper, rows, fetches="1")
+    assert "2 台已登记，1 行没有" in answer.text
+    assert "没有启用型号密钥" in answer.text
+    assert room.ledger.credentials() == {}
+    assert (await ask(room, secret, "B-1")).status_code == 200
+    assert code_of(await ask(room, secret, "B-2")) == (403, "not-granted")
 
 
 async def test_one_address_asks_so_often_and_no_more(room: ControlRoom, secret: str) -> None:
