@@ -57,10 +57,7 @@ class OrderBody(Body):
         list[Annotated[str, Field(pattern=r"^[a-z0-9-]{1,48}$")]], Field(min_length=1, max_length=ORDER_DEVICES)
     ]
     reason: Annotated[str, Field(min_length=1, max_length=REASON_LIMIT, pattern=_LINE)]
-    args: Annotated[
-        dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,47}$")], bool | Whole | Number | Line],
-        Field(max_length=16, default_factory=dict),
-    ]
+    args: Annotated[dict[str, bool | Whole | Number | Line], Field(max_length=16, default_factory=dict)]
 
 
 def route_commands_api(console: Console) -> APIRouter:

@@ -62,7 +62,7 @@ def route_trials_api(console: Console) -> APIRouter:
         except Refused as error:
             if error.code == "busy":
                 raise Problem(503, error.code, error.words, headers=RETRY) from error
-            raise Problem(409 if error.field == "id" else 422, error.code, error.words, field=error.field) from error
+            raise Problem(409, error.code, error.words, field=error.field) from error
         await record(request, actor, "rule.try", trial.rule, "asked", f"{community.id} {body.day}")
         answer = _json(trial, 202)
         answer.headers["Location"] = f"/api/v1/trials/{trial.id}"

@@ -153,7 +153,7 @@ def tell(one: Delivery) -> dict[str, Any]:
 
 
 def _refused(error: Unfit) -> Problem:
-    return Problem(422 if error.field else 409, error.code, error.words, field=error.field)
+    return Problem(409, error.code, error.words, field=error.field)
 
 
 def _unknown() -> Problem:

@@ -5,6 +5,7 @@ a write needs a row in `WRITES`."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, Final
 from unittest.mock import patch
 
@@ -23,6 +24,7 @@ from tests.web.test_api import client_of, code_of
 API: Final = "/api/v1"
 UNTIL: Final = "2026-11-23T22:00:00+08:00"
 PERIOD: Final = {"by": "community", "from": "2026-11-23", "to": "2026-11-23"}
+DRAFT: Final = Path("rules/fire/smoke-persists.yaml").read_text(encoding="utf-8")
 DEVICE: Final = {"profile": "nb-smoke", "place": "b1-u1-101", "source": "agent-1"}
 WRITES: Final[dict[str, tuple[str, dict[str, Any] | None]]] = {
     "POST /incidents/{id}/acts": ("/incidents/{incident}/acts", {"verb": "dispatch", "body": "fire-rescue"}),
@@ -35,11 +37,30 @@ WRITES: Final[dict[str, tuple[str, dict[str, Any] | None]]] = {
     ),
     "POST /windows/{community}/{id}/end": ("/windows/c001/{key}/end", None),
     "POST /rules/{id}/override": ("/rules/fire.smoke-persists/override", {"status": "shadow", "reason": "x"}),
+    "POST /incidents/{id}/commands": (
+        "/incidents/{incident}/commands",
+        {"command": "broadcast", "devices": ["speaker-1"], "args": {"text": "x"}, "reason": "x"},
+    ),
+    "POST /webhooks": (
+        "/webhooks",
+        {"title": "x", "url": "https://203.0.114.1/", "kinds": ["incident.closed"], "communities": ["c001"]},
+    ),
+    "POST /webhooks/{id}/changes": ("/webhooks/{webhook}/changes", {"verb": "renew"}),
+    "POST /trials": ("/trials", {"community": "c001", "day": "2026-11-23", "rule": DRAFT}),
 }
 """How each write is asked for something that can be done."""
 
-MASKED: Final = ("password", "is_repeat")
-"""What a repeat tells otherwise: a password is told once."""
+KEYLESS: Final = {
+    "POST /products/{profile}/changes": "made twice is refused; a secret that was renewed twice is the one that counts",
+    "POST /webhooks/{id}/deliveries/again": "receivers drop by its id what they have had",
+}
+"""Writes that do no harm twice, and why."""
+
+BY_ITSELF: Final = frozenset({"POST /webhooks", "POST /webhooks/{id}/changes", "POST /trials"})
+"""Writes that the web process does without the gateway."""
+
+MASKED: Final = ("password", "secret", "is_repeat", "state", "progress", "result")
+"""What a repeat tells otherwise: a password is told once, and a command or a trial goes on meanwhile."""
 
 
 class Programs:
@@ -72,7 +93,7 @@ def operations(room: ControlRoom) -> Iterator[tuple[str, str, Permission]]:
 
 
 def fill(path: str) -> str:
-    return path.format(community="c001", id="sos-1") if "{" in path else path
+    return path.format(community="c001", id="sos-1", profile="fixed-sos") if "{" in path else path
 
 
 async def read_document(room: ControlRoom) -> dict[str, Any]:
@@ -89,7 +110,9 @@ def mask(body: Any) -> Any:
 
 async def test_every_write_takes_a_key_and_happens_once(room: ControlRoom, programs: Programs) -> None:
     permissions = {f"{method} {path}": permission for method, path, permission in operations(room)}
-    assert {where for where in permissions if not where.startswith("GET")} == set(WRITES), "a write has a row here"
+    writes = {where for where in permissions if not where.startswith("GET")}
+    assert writes == WRITES.keys() | KEYLESS.keys(), "a write has a row here"
+    webhook = ""
     incident = await room.press()
     document = await read_document(room)
     for number, (where, (path, body)) in enumerate(WRITES.items()):
@@ -101,18 +124,19 @@ async def test_every_write_takes_a_key_and_happens_once(room: ControlRoom, progr
         assert key["required"], where
         client, made = programs.client(permissions[where]), f"{number:032x}"
         earlier = f"{number - 1:032x}"
-        address = path.format(incident=incident.id, key=earlier)
+        address = path.format(incident=incident.id, key=earlier, webhook=webhook)
         sent: dict[str, Any] = {} if body is None else {"json": body}
         without = await client.post(address, **sent)
         assert code_of(without) == (422, "not-valid"), where
         position = room.ledger.position()
         first = await client.post(address, headers={"Idempotency-Key": made}, **sent)
-        assert first.status_code == 200, (where, first.text)
+        assert first.is_success, (where, first.text)
+        webhook = first.json().get("webhook", {}).get("id", webhook)
         await room.world.settle()
         state = room.world.state("c001")
         again = await client.post(address, headers={"Idempotency-Key": made}, **sent)
         await room.world.settle()
-        assert (again.status_code, mask(again.json())) == (200, mask(first.json())), where
+        assert (again.status_code, mask(again.json())) == (first.status_code, mask(first.json())), where
         assert room.world.state("c001") == state, where
         assert room.ledger.position() >= position
 
@@ -152,6 +176,8 @@ async def test_every_list_that_can_be_long_is_read_page_by_page_without_a_double
         client = programs.client(permissions[below])
         if below == "/audit":
             more = {"what": "account.", "until": "2026-12-31"}
+        if "{" in below:
+            continue  # the deliveries of a webhook: tests/web/test_webhooks.py
         whole = (await client.get(below, params={"limit": 500, **more})).json()["items"]
         pages, cursor = [], "" if mark == "cursor" else 0
         for _ in range(100):
@@ -232,6 +258,8 @@ async def test_a_gateway_that_is_away_is_told_by_every_operation_that_needs_it(
     asked = 0
     with patch("gateway.web.api_devices.PATIENCE_S", 0.1), patch("gateway.runtime.acting.PATIENCE_S", 0.1):
         for where, (path, body) in WRITES.items():
+            if where in BY_ITSELF:
+                continue
             client = programs.client(permissions[where])
             address = path.format(incident=incident.id, key="0" * 32)
             answer = await client.post(address, json=body, headers={"Idempotency-Key": f"{asked:032x}"})
@@ -243,4 +271,4 @@ async def test_a_gateway_that_is_away_is_told_by_every_operation_that_needs_it(
             assert_problem(answer, 503, "gateway-away", where)
             asked += 1
     await room.open_gateway()
-    assert asked == len(WRITES) + 4
+    assert asked == len(WRITES) - len(BY_ITSELF) + 4

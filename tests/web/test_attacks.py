@@ -50,6 +50,7 @@ def asking(house: House) -> Iterator[tuple[Marked, Permission]]:
 # --- forged requests (CSRF) -------------------------------------------------------------------------------------------
 
 NO_COOKIE_COUNTS: Final = {
+    "POST /api/v1/provision": "it is signed with a model's secret; cookies mean nothing to it",
     "POST /language": "it chooses a language, for whoever sends it",
     "POST /platform/callbacks": "it is signed; cookies mean nothing to it",
     "POST /r/{address}": "no cookie; whoever has the address may press",

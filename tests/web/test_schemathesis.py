@@ -14,7 +14,7 @@ from tests.web.control_room import ControlRoom
 from tests.web.fuzz import Fuzzing, without_limits
 
 SEED = 7
-TAGS = ("incidents", "devices", "rules", "officers")
+TAGS = ("incidents", "devices", "rules", "officers", "commands", "webhooks", "products", "trials")
 
 
 @pytest.fixture

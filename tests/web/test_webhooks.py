@@ -57,15 +57,15 @@ async def test_a_webhook_is_made_once_and_its_secret_is_told_once(house: House) 
 @pytest.mark.parametrize(
     ("change", "status", "code"),
     [
-        ({"url": "https://169.254.169.254/latest"}, 422, "private-address"),
-        ({"url": "https://10.0.0.1/"}, 422, "private-address"),
-        ({"url": "http://203.0.114.1/"}, 422, "plain-http"),
-        ({"url": "file:///etc/passwd"}, 422, "bad-address"),
-        ({"kinds": ["incident.opened", "everything"]}, 422, "kinds"),
-        ({"grids": []}, 422, "scope"),
-        ({"grids": ["370999"]}, 422, "scope"),
-        ({"grids": [], "communities": ["c999"]}, 422, "scope"),
-        ({"title": " "}, 422, "title"),
+        ({"url": "https://169.254.169.254/latest"}, 409, "private-address"),
+        ({"url": "https://10.0.0.1/"}, 409, "private-address"),
+        ({"url": "http://203.0.114.1/"}, 409, "plain-http"),
+        ({"url": "file:///etc/passwd"}, 409, "bad-address"),
+        ({"kinds": ["incident.opened", "everything"]}, 409, "kinds"),
+        ({"grids": []}, 409, "scope"),
+        ({"grids": ["370999"]}, 409, "scope"),
+        ({"grids": [], "communities": ["c999"]}, 409, "scope"),
+        ({"title": " "}, 409, "title"),
         ({"more": 1}, 422, "not-valid"),
     ],
 )
@@ -89,7 +89,7 @@ async def test_nobody_tells_more_than_their_own_scope_or_sees_what_is_told_beyon
     ):
         assert code_of(await town.request(method, path, json=body)) == (404, "unknown")
     for scope in ({"grids": [DISTRICT]}, {"grids": ["370215002"]}, {"grids": [], "communities": ["c002"]}):
-        assert code_of(await town.post("/webhooks", json={**BODY, **scope})) == (422, "scope")
+        assert code_of(await town.post("/webhooks", json={**BODY, **scope})) == (409, "scope")
     assert (await town.post("/webhooks", json={**BODY, "grids": [], "communities": ["c001"]})).status_code == 200
 
 
