@@ -314,6 +314,10 @@ class Recorder:
         self._clock = clock
         self.source = Source(stage.settlement(), (), clock, self.tally, f"replay-{secrets.token_hex(4)}")
 
+    def begin(self, now: int) -> None:
+        """The recording begins at ``now``, in ms of the clock."""
+        self._series = _moved(self._series, now - self._series.start)
+
     async def play(self, progress: Progress) -> None:
         """Plays all of it. ``sent_at - taken_at`` is the gateway's measure of a reading's time, so a reading is taken
         in at its recorded time, however few real milliseconds lie between two."""
@@ -370,8 +374,10 @@ async def play_to(
 ) -> Outcome:
     """Plays to a gateway that runs already, beginning now."""
     real = _real_ms()
-    recorder = Recorder(_moved(series, real - series.start), stage, PlayClock(speed, real, real))
+    clock = PlayClock(speed, real, real)
+    recorder = Recorder(series, stage, clock)
     async with _connected(recorder, url, password):
+        recorder.begin(clock.now())  # connecting takes minutes on a clock that runs so much faster
         with _progress(console) as progress:
             await recorder.play(progress)
         await recorder.drain()

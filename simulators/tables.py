@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Final
 
 from gateway.core.model import Device, DeviceState, Place, Scalar
 from simulators.district import District
@@ -74,6 +76,12 @@ def _device(community: str, device: Device) -> tuple[str, ...]:
     return community, *own, state, until, _attributes(device.attributes)
 
 
+LARGEST: Final = 2**53 - 1
+"""Beyond it a number is none that every reader of JSON holds: such a text, as a camera's id, needs no quotes."""
+
+_ADDRESS: Final = re.compile(r"[a-z]+://[a-z0-9./:-]+")
+
+
 def _attributes(attributes: Mapping[str, Scalar]) -> str:
     return ";".join(f"{name}={_scalar(value)}" for name, value in sorted(attributes.items()))
 
@@ -84,7 +92,9 @@ def _scalar(value: Scalar) -> str:
         return str(value).lower()
     if not isinstance(value, str):
         return repr(value)
-    return value if value.isalpha() and value not in ("true", "false") else "'" + value.replace("'", "''") + "'"
+    is_long_number = value.isdecimal() and int(value) > LARGEST
+    is_bare = value.isalpha() or _ADDRESS.fullmatch(value) is not None or is_long_number
+    return value if is_bare and value not in ("true", "false") else "'" + value.replace("'", "''") + "'"
 
 
 def _write(path: Path, columns: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> None:

@@ -15,8 +15,10 @@ from msgspec import Struct
 from playwright.async_api import FilePayload
 from playwright.async_api import Page as Tab
 
-from gateway.core.model import Level, Role
+from gateway.core.model import Device, Incident, Level, RegistryChange, Role, Scalar
+from gateway.runtime.accounts import Deed
 from gateway.runtime.signing import Origin
+from gateway.runtime.webhooks import Webhook, make_test
 from tests.web.control_room import ControlRoom
 from tests.web.house import CLI, PASSWORD
 from tests.web.lively import Days, open_lively
@@ -43,13 +45,15 @@ class Shot(Struct, frozen=True):
 
 class Page(Struct, frozen=True):
     """One route with its pictures. ``who`` is the account, "" for nobody; ``path`` is what is opened, with the scene's
-    names in braces. ``is_own_look``: a page that brings its own look, whatever the person has chosen."""
+    names in braces. ``is_own_look``: a page that brings its own look, whatever the person has chosen.
+    ``has_stand``: its pictures are made beside a test stand that plays (`tests.screenshots`)."""
 
     route: str
     who: str
     shots: tuple[Shot, ...]
     path: str = ""
     is_own_look: bool = False
+    has_stand: bool = False
 
     @property
     def address(self) -> str:
@@ -70,6 +74,25 @@ async def open_why(tab: Tab) -> None:
     """Why it fired."""
     await tab.click("#incident-why > summary")
     await tab.wait_for_selector(".leaf")
+
+
+async def open_desk(tab: Tab) -> None:
+    """What may be asked of which devices, and the cameras near by."""
+    await tab.click("#incident-cameras > summary")
+    await tab.wait_for_selector("#incident-cameras code")
+    await tab.click("#incident-desk > summary")
+    await tab.click("#incident-desk .move-more > summary >> nth=0")
+    await tab.evaluate("window.scrollTo(0, document.querySelector('#incident-reach').offsetTop - 60)")
+
+
+async def try_draft(tab: Tab) -> None:
+    """The rule as it stands, but four seconds sooner, on a day with a fire."""
+    await tab.select_option("[name=community]", "c001")
+    await tab.fill("[name=day]", "2026-11-24")
+    text = tab.locator("textarea[name=text]")
+    await text.fill((await text.input_value()).replace("hold: 10s", "hold: 6s"))
+    await tab.click("button.is-main")
+    await tab.wait_for_selector("#came-title")
 
 
 async def open_town(tab: Tab) -> None:
@@ -141,7 +164,11 @@ PAGES: Final = (
     Page(
         "/incidents/{id}",
         "dispatcher",
-        (Shot("incident", 1280, 1240, prepare=open_why), Shot("incident-phone", PHONE, 900, theme="dark")),
+        (
+            Shot("incident", 1280, 1240, prepare=open_why),
+            Shot("incident-reach", 1280, 900, prepare=open_desk),
+            Shot("incident-phone", PHONE, 900, theme="dark"),
+        ),
         "/incidents/{incident}",
     ),
     Page(
@@ -169,6 +196,14 @@ PAGES: Final = (
     Page("/rules", "administrator", (Shot("rules", 1280, 1100),)),
     Page("/rules/{id}", "administrator", (Shot("rule", 1280, 1100),), "/rules/fire.smoke-persists"),
     Page("/appraisal", "dispatcher", (Shot("appraisal", 1440, 1000),)),
+    Page("/tester", "tester", (Shot("stand", 1280, 900),), has_stand=True),
+    Page("/tester/runs/{id}", "tester", (Shot("stand-run", 1280, 800),), has_stand=True),
+    Page(
+        "/tester/rules", "tester", (Shot("drafts", 1280, 1000, query="?rule=fire.smoke-persists", prepare=try_draft),)
+    ),
+    Page("/webhooks", "administrator", (Shot("webhooks", 1280, 900),)),
+    Page("/webhooks/{id}", "administrator", (Shot("webhook", 1280, 800),), "/webhooks/{webhook}"),
+    Page("/products", "administrator", (Shot("products", 1280, 640),)),
     Page("/accounts", "security", (Shot("accounts", 1280, 640),)),
     Page("/accounts/{id}", "security", (Shot("account-granted", 1280, 900),), "/accounts/{account}"),
     Page("/audit", "auditor", (Shot("audit", 1280, 800),)),
@@ -197,13 +232,20 @@ PARTS: Final = {
     "/board/alarms": "a part of the board",
     "/board/rows": "a part of the board",
     "/board/stream": "a stream",
+    "/appraisal/export.xlsx": "a file",
     "/bulk/places.csv": "a file",
+    "/bulk/places.xlsx": "a file",
+    "/bulk/template.xlsx": "a file",
     "/devices/{community}/{id}/past": "a part of the device's page",
     "/devices/{community}/{id}/points": "numbers",
     "/devices/{community}/{id}/stream": "a stream",
     "/devices/{community}/{id}/values": "a part of the device's page",
     "/healthz": "for programs",
     "/incidents/{id}/callers": "a part of the incident's page",
+    "/incidents/{id}/cameras": "a part of the incident's page",
+    "/incidents/{id}/commands": "a part of the incident's page",
+    "/incidents/{id}/commands/given": "a part of the incident's page",
+    "/incidents/{id}/points": "numbers",
     "/incidents/{id}/pane": "the incident's page beside the board",
     "/incidents/{id}/stream": "a stream",
     "/incidents/{id}/why": "a part of the incident's page",
@@ -215,6 +257,11 @@ PARTS: Final = {
     "/metrics": "for programs",
     "/r/receipt/{secret}": "what /r/{address} shows after a press; tests/browser/test_resident.py opens it",
     "/readyz": "for programs",
+    "/tester/rules/days": "a part of the drafts' page",
+    "/tester/rules/{id}": "where /tester/rules leads to; its picture is taken there",
+    "/tester/rules/{id}/part": "a part of the trial's page",
+    "/tester/runs/{id}/part": "a part of the run's page",
+    "/webhooks/{id}/deliveries": "a part of the webhook's page",
     "/wall/part": "a part of the wall screen",
     "/wall/stream": "a stream",
 }
@@ -259,6 +306,7 @@ async def _look_around(room: ControlRoom, days: Days) -> Scene:
         "security": Role.SECURITY,
         "auditor": Role.AUDITOR,
         "wall": Role.WALL,
+        "tester": Role.TESTER,
     }
     titles = {"dispatcher": "调度一席", "keeper": "物业值班", "wall": "指挥中心大屏"}
     for name, role in roles.items():
@@ -279,6 +327,7 @@ async def _look_around(room: ControlRoom, days: Days) -> Scene:
     open_ones = room.ledger.incidents(open_only=True)
     grave = [one for one in open_ones if one.level is Level.CRITICAL and one.rule != "sos.button-pressed"]
     shown = next(iter(sorted(grave or open_ones, key=lambda one: -len(one.timeline))))
+    await _equip(room, shown)
     device = next(one for one in room.ledger.devices(community) if one.profile == "nb-smoke")
     keeper = room.accounts.find_account("keeper")
     assert keeper is not None
@@ -288,5 +337,37 @@ async def _look_around(room: ControlRoom, days: Days) -> Scene:
         "device": device.id,
         "account": keeper.id,
         "help": help_page,
+        "webhook": await _hook(room),
     }
     return Scene(room, days, secrets, names)
+
+
+async def _hook(room: ControlRoom) -> str:
+    """Somebody outside is told of incidents, and a model has a secret. The webhook's id."""
+    now = room.sign_in.clock()
+    hook = Webhook(
+        "0d6b1f0e3c914e6fb1c5b6a2f2f0a7c4",
+        "镇街值班系统",
+        "https://duty.example/events",
+        ("incident.opened", "incident.closed"),
+        ("370215",),
+        (),
+        "administrator",
+        now,
+    )
+    room.webhooks.add(hook, "not-in-any-picture", Deed(now, "administrator", "webhook.add", hook.id))
+    room.webhooks.send(make_test(hook, "picture", now), 5, Deed(now, "administrator", "webhook.test", hook.id))
+    room.products.put("fixed-sos", "not-in-any-picture", now, Deed(now, "administrator", "product.make", "fixed-sos"))
+    return hook.id
+
+
+async def _equip(room: ControlRoom, incident: Incident) -> None:
+    """A speaker and a camera where it happened. The days have none: both are silent for most of a hand clock's time."""
+    source = next(one.source for one in room.ledger.devices(incident.community) if one.profile == "edge-agent")
+    reach: dict[str, Scalar] = {"gb28181": "37021500001320000042", "rtsp": "rtsp://10.12.3.42:554/live"}
+    devices = (
+        Device("hall-speaker", "ip-speaker", source, incident.place, name="单元门厅音柱"),
+        Device("hall-camera", "ip-camera", source, incident.place, name="单元门厅", attributes=reach),
+    )
+    answer = await room.world.pipeline.submit(incident.community, RegistryChange("test", devices=devices), "equip")
+    assert answer == "done", answer

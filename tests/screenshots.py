@@ -20,6 +20,7 @@ from typing import Final
 from playwright.async_api import Browser, async_playwright
 from playwright.async_api import Page as Tab
 
+from tests.browser.test_tester import choose, enter, open_site, play
 from tests.console_pages import PAGES, Page, Scene, Shot, set_scene
 from tests.servers import ROOT
 
@@ -31,6 +32,11 @@ COLOURS: Final = 256
 
 async def main(folder: Path, wanted: Sequence[str] = ()) -> None:
     """Lets the days pass, and pictures."""
+    stand = [shot for page in PAGES if page.has_stand for shot in page.shots if not wanted or shot.name in wanted]
+    if stand:
+        await _show_stand(folder)
+    if wanted and len(stand) == len(wanted):
+        return
     with tempfile.TemporaryDirectory(prefix="scg-pictures-") as scratch:
         scene = await set_scene(Path(scratch), COMMUNITIES, DAYS, CAUSES)
         try:
@@ -41,12 +47,36 @@ async def main(folder: Path, wanted: Sequence[str] = ()) -> None:
                 )
                 desk = await browser.new_page()
                 for page in PAGES:
-                    for shot in page.shots:
+                    for shot in () if page.has_stand else page.shots:
                         if not wanted or shot.name in wanted:
                             await _take(browser, desk, scene, page, shot, folder)
                 await browser.close()
         finally:
             await scene.room.__aexit__()
+
+
+async def _show_stand(folder: Path) -> None:
+    """The test stand before and after a run, with all its processes. Their clock is not moved by hand."""
+    with tempfile.TemporaryDirectory(prefix="scg-stand-") as scratch:
+        async with open_site(Path(scratch)) as site, async_playwright() as playwright:
+            program = shutil.which("chromium") or shutil.which("google-chrome")
+            browser = await playwright.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-gpu"])
+            desk = await browser.new_page()
+            tab = await browser.new_page(base_url=site.url, viewport={"width": 1280, "height": 900}, locale="zh-CN")
+            await enter(tab, site)
+            await tab.goto("/tester")
+            await choose(tab)
+            await tab.evaluate("window.scrollTo(0, 0)")
+            await _keep(tab, desk, folder / "stand.png")
+            await play(tab)
+            await _keep(tab, desk, folder / "stand-run.png")
+            await browser.close()
+
+
+async def _keep(tab: Tab, desk: Tab, path: Path) -> None:
+    await tab.wait_for_timeout(700)
+    size = await asyncio.to_thread(path.write_bytes, await shrink(desk, await tab.screenshot()))
+    print(path, f"{size // 1000} kB")
 
 
 async def _take(browser: Browser, desk: Tab, scene: Scene, page: Page, shot: Shot, folder: Path) -> None:
@@ -69,12 +99,8 @@ async def _take(browser: Browser, desk: Tab, scene: Scene, page: Page, shot: Sho
         await tab.wait_for_selector("#link-state.is-live, #wall-link.is-live")
     if shot.prepare is not None:
         await shot.prepare(tab)
-    await tab.wait_for_timeout(700)
-    path = folder / f"{shot.name}.png"
-    picture = await tab.screenshot()
+    await _keep(tab, desk, folder / f"{shot.name}.png")
     await context.close()
-    await asyncio.to_thread(path.write_bytes, await shrink(desk, picture))
-    print(path, f"{path.stat().st_size // 1000} kB")
 
 
 QUANTISE: Final = """

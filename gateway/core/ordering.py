@@ -22,6 +22,11 @@ UPKEEP: Final = frozenset({"lamp", "sync_clock", "initialise"})
 """Commands that are the gateway's and its technicians' own: nobody gives them for an incident."""
 
 
+ON_THE_SPOT: Final = frozenset({"open_valve"})
+"""Commands that no screen gives: a gas valve is opened by somebody who stands there and has looked at every tap behind
+it. (Ours; rules never open one either.)"""
+
+
 def refuse_order(order: Order, incident: Incident | None, registry: Registry) -> str | None:
     """Why this order is refused, in words; None when its devices are to be commanded."""
     if incident is None:
@@ -58,4 +63,6 @@ def _refuse_device(order: Order, id: str, registry: Registry) -> str | None:
         return f"device {id} cannot do {order.name[:48]}"
     if order.name in UPKEEP:
         return f"{order.name} is not given for an incident"
+    if order.name in ON_THE_SPOT:
+        return f"{order.name} is done by somebody on the spot"
     return spec.refuse(order.args)

@@ -18,7 +18,7 @@ from gateway.core.catalog import Catalog
 from gateway.core.district import DistrictError, PlaceTree
 from gateway.core.incident import derive_command_id
 from gateway.core.model import Community, Device, DeviceState, Grid, Incident, Order, PlaceKind, Scalar
-from gateway.core.ordering import ORDER_DEVICES, UPKEEP
+from gateway.core.ordering import ON_THE_SPOT, ORDER_DEVICES, UPKEEP
 from gateway.core.present import Present
 from gateway.core.profile import FieldSpec
 from gateway.runtime.access import Actor
@@ -217,7 +217,7 @@ def list_offers(present: Present, catalog: Catalog, incident: Incident, is_mine:
     for near in _find_near(present, incident, is_mine):
         profile = catalog.profiles.get(near.device.profile)
         for spec in profile.commands.values() if profile is not None else ():
-            if spec.id not in UPKEEP:
+            if spec.id not in UPKEEP | ON_THE_SPOT:
                 key = (spec.id, repr(sorted(spec.args.items())))
                 args[key] = spec.args
                 found.setdefault(key, []).append(near)

@@ -44,7 +44,7 @@ Seen = Annotated[str, Query(max_length=80, pattern=r"^[\w.-]*$")]
 
 REASON_LIMIT: Final = 200
 TEXT_LIMIT: Final = 256
-OPENING: Final = frozenset({"open_valve", "open_water_valve"})
+OPENING: Final = frozenset({"open_water_valve"})
 """Commands before which one asks on site: what was shut off runs again."""
 
 _WRONG: Final = object()

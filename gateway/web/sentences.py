@@ -263,6 +263,7 @@ _REFUSALS: Final = _lines(
     ),
     (r"device (?P<name>\S+) cannot do (?P<command>\w+)", "设备 {name} 不支持「{command}」"),
     (r"(?P<command>\w+) is not given for an incident", "「{command}」不在事件中下发"),
+    (r"(?P<command>\w+) is done by somebody on the spot", "「{command}」须由到场人员现场操作"),
     (r"(?P<command>\w+) has no argument (?P<name>\w+)", "「{command}」没有参数 {name}"),
     (r"the argument (?P<argument>\w+) of (?P<command>\w+) is missing", "「{command}」缺少{argument}"),
     (r"the argument (?P<argument>\w+) of (?P<command>\w+) is", "「{command}」的{argument}不合要求"),

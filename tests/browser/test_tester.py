@@ -6,13 +6,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import httpx
 import pytest
 import pytest_asyncio
 from msgspec import Struct
-from playwright.async_api import Browser, expect
+from playwright.async_api import Browser, Page, expect
 
 from simulators.demo import START_MS, start_stand
 from simulators.district import generate_test_communities
@@ -36,17 +37,15 @@ class Site(Struct, frozen=True):
     password: str
 
 
-@pytest_asyncio.fixture(loop_scope="session")
-async def site(tmp_path: Path) -> AsyncIterator[Site]:
+@asynccontextmanager
+async def open_site(folder: Path) -> AsyncIterator[Site]:
     """One community of simulated devices, played by a stand, at a test platform."""
-    programs = Programs(tmp_path, {"SCG_CLOCK__SPEED": str(SPEED), "SCG_CLOCK__ANCHOR": str(START_MS)})
+    programs = Programs(folder, {"SCG_CLOCK__SPEED": str(SPEED), "SCG_CLOCK__ANCHOR": str(START_MS)})
     try:
         tested = generate_test_communities(7, 1)
-        write_tables(tested, tmp_path / "tables")
+        write_tables(tested, folder / "tables")
         still = {"SCG_CLOCK__SPEED": "0.001", "SCG_CLOCK__ANCHOR_REAL": str(time.time_ns() // 1_000_000)}
-        _, platform = await asyncio.gather(
-            programs.import_tables(tmp_path / "tables", still), programs.start_platform()
-        )
+        _, platform = await asyncio.gather(programs.import_tables(folder / "tables", still), programs.start_platform())
         name, password = await programs.add_account("tester", ("--grid", "370215"), still)
         clock = PlayClock(SPEED, time.time_ns() // 1_000_000 + round(STARTING_S * 1000), START_MS)
         now = {"SCG_CLOCK__ANCHOR_REAL": str(clock.anchor_real)}
@@ -59,25 +58,46 @@ async def site(tmp_path: Path) -> AsyncIterator[Site]:
         await programs.stop()
 
 
-async def test_a_scenario_with_faults_is_played_to_its_verdict(site: Site, browser: Browser) -> None:
-    context = await browser.new_context(base_url=site.url, viewport={"width": 1280, "height": 900})
-    page = await context.new_page()
-    page.set_default_timeout(30_000)
+@pytest_asyncio.fixture(loop_scope="session")
+async def site(tmp_path: Path) -> AsyncIterator[Site]:
+    async with open_site(tmp_path) as made:
+        yield made
+
+
+async def enter(page: Page, site: Site) -> None:
+    """The tester signs in."""
     await page.goto("/login")
     await page.fill("input[name=name]", site.name)
     await page.fill("input[name=password]", site.password)
     await page.press("input[name=password]", "Enter")
     await page.wait_for_url("**/board")
 
-    await page.goto("/tester")
-    assert await find_faults(page) == []
+
+async def choose(page: Page) -> None:
+    """A scenario that must open a case, one that must not, and two of each fault."""
     await page.check("input[value=sos-pressed]")
     await page.check("input[value=smoke-puff]")
     for fault in ("duplicate", "late", "garbage"):
         await page.fill(f"input[name={fault}]", "2")
+
+
+async def play(page: Page) -> None:
+    """Until the verdict."""
     await page.click("text=开始播放")
     await page.wait_for_url("**/tester/runs/*")
     await expect(page.locator("#run")).to_have_attribute("data-state", "done", timeout=60_000)
+
+
+async def test_a_scenario_with_faults_is_played_to_its_verdict(site: Site, browser: Browser) -> None:
+    context = await browser.new_context(base_url=site.url, viewport={"width": 1280, "height": 900})
+    page = await context.new_page()
+    page.set_default_timeout(30_000)
+    await enter(page, site)
+
+    await page.goto("/tester")
+    assert await find_faults(page) == []
+    await choose(page)
+    await play(page)
 
     assert await find_faults(page) == []
     table = page.locator("#run table")

@@ -113,6 +113,7 @@ def test_each_refusal_names_what_is_wrong() -> None:
         },
         "device gas-2 is not in use (maintenance)": {"devices": ("gas-2",)},
         "device smoke-1 cannot do close_valve": {"devices": ("gas-1", "smoke-1")},
+        "open_valve is done by somebody on the spot": {"name": "open_valve", "devices": ("gas-1",)},
         "lamp is not given for an incident": {"name": "lamp", "devices": ("sos-1",), "args": {"show": "off"}},
         "the argument minutes of mute is missing": mute,
         "the argument minutes of mute is out-of-range": {**mute, "args": {"minutes": 481}},

@@ -33,6 +33,7 @@ from edge.drivers.mqtt_messages import (
     read_tasmota,
     read_zigbee,
 )
+from edge.ending import end
 from edge.ports import Carried, Lamp, Order, Outcome, Report
 from gateway.errors import GatewayError
 from gateway.wire import Measurement, Signal
@@ -63,9 +64,7 @@ async def running(driver: MqttLocalDriver, desk: ListDesk) -> AsyncIterator[None
         yield
         assert not task.done(), task
     finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
+        await end([task])
 
 
 @asynccontextmanager
@@ -557,9 +556,7 @@ async def answering(
         try:
             yield heard
         finally:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+            await end([task])
 
 
 async def test_a_command_is_done_when_the_device_says_its_new_state(mosquitto: Mosquitto, base: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
 import time
 from collections import Counter
@@ -13,6 +12,7 @@ import pytest
 from msgspec.structs import replace
 from rich.console import Console
 
+from edge.ending import end
 from gateway.wire import Lane, Message, Receipt
 from simulators import player
 from simulators.district import District, Settlement, generate
@@ -82,9 +82,7 @@ async def stand(start_mosquitto: StartMosquitto, settlement: Settlement) -> Asyn
             await asyncio.wait_for(source.connected.wait(), 10)
             yield Stand(source, gateway, settlement)
         finally:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+            await end([task])
 
 
 async def test_everything_is_sent_until_it_has_its_receipt(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -247,8 +245,7 @@ async def test_what_a_lost_broker_carried_is_sent_again(
             await Stand(source, gateway, settlement).run(lambda: source.depth == 0)
             assert set(gateway.seqs(Lane.ALARM)) == {1, 2, 3, 4}
     finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        await end([task])
 
 
 async def test_a_whole_community_is_played_and_receipted(start_mosquitto: StartMosquitto) -> None:
@@ -265,9 +262,7 @@ async def test_a_whole_community_is_played_and_receipted(start_mosquitto: StartM
             await playing.play(clock.now() + 600_000)
             assert await playing.drain(10)
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await end(tasks)
     once = {(message.lane, message.seq): message for message in gateway.copies}
     assert sum(len(message.measurements) for message in once.values()) == playing.tally.readings > 100
     smoke = {m.name for message in once.values() if message.lane is Lane.ALARM for m in message.measurements}
@@ -278,11 +273,11 @@ async def test_a_whole_community_is_played_and_receipted(start_mosquitto: StartM
 async def test_a_series_is_played_to_a_gateway_that_runs_already(start_mosquitto: StartMosquitto) -> None:
     broker = start_mosquitto()
     stage = Stage("c009", "agent-009", "probe-1", "temperature-humidity", "temperature", "degF")
-    offsets = [0, 300_000, 600_000, 4_000_000]
+    offsets = [0, 10_000, 20_000, 120_000]
     series = Series(tuple(Sample(START + offset, 70.0 + index) for index, offset in enumerate(offsets)), ())
     async with fake_gateway(broker.url, "c009") as gateway:
         gateway.on_message = lambda message: [gateway.receipt_of(message)]
-        outcome = await play_to(broker.url, None, series, stage, 3600.0, Console(quiet=True))
+        outcome = await play_to(broker.url, None, series, stage, 60.0, Console(quiet=True))
     assert (outcome.played, outcome.receipted, outcome.moved) == (4, 4, 0)
     [first, *_] = gateway.copies
     assert [message.taken_at - first.taken_at for message in gateway.copies] == offsets

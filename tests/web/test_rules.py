@@ -151,7 +151,7 @@ async def test_a_program_reads_rules_and_sets_a_status_once(room: ControlRoom) -
     assert (first.json()["communities"], first.json()["missed"]) == (2, [])
     assert first.json()["standing"]["in_force"] == {"shadow": 2}
     assert code_of(other) == (409, "key-used")
-    assert code_of(above) == (422, "above-ceiling")
+    assert code_of(above) == (409, "above-ceiling")
     assert code_of(keyless) == (422, "not-valid")
     [decision] = account["decisions"]
     assert (decision["actor"], decision["status"], decision["communities"]) == ("ruler", "shadow", 2)
