@@ -6,7 +6,7 @@ in a step happens before it is committed; if that fails, the engine is thrown aw
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
 from msgspec import Struct
@@ -167,9 +167,9 @@ class Engine:
             case Override():
                 self._override(event, now)
             case OperatorAction():
-                self._act(event, now)
+                self._take_once(event.id, now, lambda: self._cases.act(event))
             case Order():
-                self._order(event, now)
+                self._take_once(event.id, now, lambda: self._cases.order(event))
             case SilenceChange():
                 self._fire_deadlines(now)
                 self._silence(event, now)
@@ -730,23 +730,15 @@ class Engine:
         self._judge_signal(device, press.kind, press.data, press.id, now, now, joins_open=press.joins_open)
         self._draft.answer = "done"
 
-    def _act(self, action: OperatorAction, now: int) -> None:
-        if action.id in self._ids:
+    def _take_once(self, id: str, now: int, take: Callable[[], str]) -> None:
+        """What a person asks for, once for its id: ``take`` does it, and answers ``done`` or in words why not."""
+        if id in self._ids:
             self._draft.answer = "repeat"
             return
         self._fire_deadlines(now - 1)
-        self._draft.answer = self._cases.act(action)
+        self._draft.answer = take()
         if self._draft.answer == "done":
-            self._remember(action.id)
-
-    def _order(self, order: Order, now: int) -> None:
-        if order.id in self._ids:
-            self._draft.answer = "repeat"
-            return
-        self._fire_deadlines(now - 1)
-        self._draft.answer = self._cases.order(order)
-        if self._draft.answer == "done":
-            self._remember(order.id)
+            self._remember(id)
 
     def _silence(self, change: SilenceChange, now: int) -> None:
         """A silence begins or ends; what it must not cover is refused in words."""
