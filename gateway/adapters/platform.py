@@ -22,7 +22,7 @@ from msgspec import Meta, Struct
 from gateway.core.model import Incident
 from gateway.core.policy import PlatformMapping
 from gateway.runtime.cloud_events import CONTENT_TYPE, encode_cloud_event, spell_out, to_rfc3339
-from gateway.runtime.ports import Held, PlatformAway, Verdict
+from gateway.runtime.ports import REFUSALS, Held, PlatformAway, Verdict
 
 EVENT_TYPE: Final = "cn.jimo.gateway.incident.v1"
 SIGNATURE_HEADER: Final = "Gateway-Signature"
@@ -30,7 +30,6 @@ KEY_HEADER: Final = "Idempotency-Key"
 SHORTEST_KEY: Final = 32
 """Bytes: as long as the digest (RFC 2104, section 3: shorter keys weaken the function)."""
 
-_REFUSALS: Final = frozenset({400, 413, 422})
 _ANSWER_LIMIT: Final = 64 * 1024
 _DETAIL_LIMIT: Final = 200
 _PAGE: Final = 200
@@ -216,7 +215,7 @@ def judge(status: int, answer: bytes, effect_id: str) -> Verdict:
         if _read_id(answer) == effect_id:
             return Verdict(accepted=True, refused=False, detail=str(status))
         return _undecided(f"{status} without the event's id: {_quote(answer)}")
-    if status in _REFUSALS:
+    if status in REFUSALS:
         return Verdict(accepted=False, refused=True, detail=_shorten(f"{status}: {_read_reason(answer)}"))
     if 300 <= status < 400:
         return _undecided(f"{status}: redirects are not followed; configure the platform's own address")

@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import random
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
 from gateway.core.model import TIMED_OUT, Answer, Command, Deliver, Level
+from gateway.runtime.backing_off import back_off
 from gateway.runtime.clock import ForwardClock, RunningClock
 from gateway.runtime.faults import pass_point
 from gateway.runtime.notifying import Teller
@@ -269,9 +269,7 @@ class Outbox:
         ):
             self._called_out.add(row.id)
             log.error("critical incident %s is not delivered yet: %s", effect.incident.number, verdict.detail)
-        pause = min(RETRY_MOST_MS, RETRY_FIRST_MS * 2 ** min(row.attempts, 12))
-        # Jitter keeps a platform that comes back from being met by everything at once.
-        pause = round(pause * random.uniform(0.5, 1.0))  # noqa: S311
+        pause = back_off(RETRY_FIRST_MS, RETRY_MOST_MS, row.attempts)
         return Outcome(row.id, OutboxState.WAITING, now, verdict.detail, now + self._scaled(pause))
 
     def _scaled(self, ms: int) -> int:

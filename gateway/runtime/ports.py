@@ -157,8 +157,12 @@ class Unanswered(Struct, frozen=True):
     device: str
 
 
+REFUSALS: Final = frozenset({400, 413, 422})
+"""The answers over HTTP by which a receiver refuses for good; after any other it is tried again."""
+
+
 class OutboxState(StrEnum):
-    """``dead``: refused for good (400, 413, 422), on the visible dead-letter list, can be sent again. ``held``: it
+    """``dead``: refused for good (`REFUSALS`), on the visible dead-letter list, can be sent again. ``held``: it
     comes of simulated devices, and whoever would get it is not declared a test; it is never sent."""
 
     WAITING = "waiting"

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from typing import Final
 
 from gateway.core.worktime import DAY_MS
 from gateway.runtime.accounts import SealBroken
-from gateway.runtime.ports import Clock, CommitRefused, Ledger, LedgerDown
+from gateway.runtime.backing_off import back_off
+from gateway.runtime.ports import REFUSALS, Clock, CommitRefused, Ledger, LedgerDown
 from gateway.runtime.webhooks import Answer, Delivery, Ended, Outcome, Receivers, Webhook, Webhooks, find_events
 
 log = logging.getLogger(__name__)
@@ -40,7 +40,6 @@ KEPT_DONE_MS: Final = 7 * DAY_MS
 KEPT_MS: Final = 30 * DAY_MS
 FORGET_EVERY_MS: Final = 3_600_000
 
-_REFUSALS: Final = frozenset({400, 413, 422})
 _GONE: Final = 410
 
 
@@ -201,16 +200,16 @@ class Courier:
         if answer.status == _GONE:
             log.error("webhook %s is switched off: its receiver says 410", webhook.id)
             return Outcome(webhook.id, delivery.id, Ended.GONE, now, detail)
-        if answer.status in _REFUSALS:
+        if answer.status in REFUSALS:
             return Outcome(webhook.id, delivery.id, Ended.REFUSED, now, detail)
-        self._pauses[webhook.id] = now + _jitter(PAUSE_MOST_MS, 1_000, webhook.failures + 1 - FAILURES)
+        self._pauses[webhook.id] = now + back_off(1_000, PAUSE_MOST_MS, webhook.failures + 1 - FAILURES)
         since = webhook.failing_since if webhook.failing_since is not None else now
         gives_up = now - since >= self._give_up_ms
         if gives_up:
             log.error("webhook %s is switched off: no good answer for %d days", webhook.id, (now - since) // DAY_MS)
         elif now - delivery.created_at >= self._give_up_ms:
             return Outcome(webhook.id, delivery.id, Ended.REFUSED, now, detail)
-        due_at = now + _jitter(RETRY_MOST_MS, RETRY_FIRST_MS, delivery.attempts)
+        due_at = now + back_off(RETRY_FIRST_MS, RETRY_MOST_MS, delivery.attempts)
         return Outcome(webhook.id, delivery.id, Ended.AGAIN, now, detail, due_at, gives_up)
 
     async def _settle(self) -> None:
@@ -231,9 +230,3 @@ class Courier:
         if now - self._forgot_at >= FORGET_EVERY_MS:
             await asyncio.to_thread(self._webhooks.forget, now - KEPT_DONE_MS, now - KEPT_MS)
             self._forgot_at = now
-
-
-def _jitter(most: int, first: int, times: int) -> int:
-    """How long to wait after so many failures: whoever comes back is not met by everything at once."""
-    pause: int = min(most, first << max(0, min(times, 20)))
-    return round(pause * random.uniform(0.5, 1.0))  # noqa: S311
