@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from gateway.core.cameras import GB28181, RTSP, is_camera
 from gateway.core.catalog import Catalog
-from gateway.core.district import DistrictError, PlaceTree
+from gateway.core.district import DistrictError, PlaceTree, climb
 from gateway.core.incident import derive_command_id
 from gateway.core.model import Community, Device, DeviceState, Grid, Incident, Order, PlaceKind, Scalar
 from gateway.core.ordering import ON_THE_SPOT, ORDER_DEVICES, UPKEEP
@@ -192,17 +192,7 @@ def make_scope(actor: Actor, incident: Incident, community: Community | None, gr
     if not own or (community is not None and own in community.grids):
         return lambda code: True
 
-    def is_below(code: str) -> bool:
-        seen: set[str] = set()
-        at: str | None = code
-        while at and at not in seen:
-            if at == own:
-                return True
-            seen.add(at)
-            at = grids[at].parent if at in grids else None
-        return False
-
-    return is_below
+    return lambda code: code == own or own in climb(code, grids)
 
 
 def _rank(near: Near) -> tuple[int, int, str]:
