@@ -2,34 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 from msgspec.structs import replace
 
 from gateway.adapters.accounts import SqlAccounts
 from gateway.adapters.calls import SqlCalls
-from gateway.adapters.ledger import SqlLedger, open_ledger
+from gateway.adapters.ledger import SqlLedger
 from gateway.core.model import Line, Step
 from gateway.runtime.accounts import AuditFilter, Deed
 from gateway.runtime.calls import Call, CallElsewhere
-from tests.ports.ledger_conformance import COMMUNITIES, NOW, Hand, opened, select
+from tests.ports.ledger_conformance import NOW, Hand, opened, select
 
 CALL = Call("page/1", "c001", "b1", "page-c001-b1", NOW, 1_500, "medical", "139 0000 1111", "三楼，门没锁")
 DEED = Deed(NOW, "", "press", "c001/b1", "10.0.0.1", detail="page/1", role="resident")
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def ledger(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SqlLedger]:
-    if request.param == "sqlite":
-        made = open_ledger(f"sqlite:///{tmp_path / 'ledger.db'}")
-    else:
-        made = open_ledger(str(request.getfixturevalue("database_url")))
-    made.migrate()
-    made.add_communities(COMMUNITIES)
-    yield made
-    made.close()
 
 
 @pytest.fixture

@@ -3,36 +3,22 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from gateway.adapters.accounts import SqlAccounts
-from gateway.adapters.ledger import SqlLedger, open_ledger
+from gateway.adapters.ledger import SqlLedger
 from gateway.adapters.passwords import is_password
 from gateway.adapters.products import SqlProducts
 from gateway.runtime.accounts import AuditFilter, Deed, SealBroken
 from gateway.runtime.products import Awaited, Product
-from tests.ports.ledger_conformance import COMMUNITIES, NOW, select
+from tests.ports.ledger_conformance import NOW, select
 
 ONE = Awaited("sn-7", "c001", "fixed-sos", NOW + 100)
 
 
 def deed(at: int = NOW, what: str = "product.make") -> Deed:
     return Deed(at, "wang", what, "fixed-sos", "10.0.0.1")
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def ledger(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SqlLedger]:
-    if request.param == "sqlite":
-        made = open_ledger(f"sqlite:///{tmp_path / 'ledger.db'}")
-    else:
-        made = open_ledger(str(request.getfixturevalue("database_url")))
-    made.migrate()
-    made.add_communities(COMMUNITIES)
-    yield made
-    made.close()
 
 
 @pytest.fixture

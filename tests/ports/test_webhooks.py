@@ -3,14 +3,11 @@ PostgreSQL."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 from msgspec.structs import replace
 
 from gateway.adapters.accounts import SqlAccounts
-from gateway.adapters.ledger import SqlLedger, open_ledger
+from gateway.adapters.ledger import SqlLedger
 from gateway.adapters.webhooks import SqlWebhooks
 from gateway.core.model import Sort, Step
 from gateway.runtime.accounts import AuditFilter, Deed, SealBroken
@@ -25,23 +22,11 @@ from gateway.runtime.webhooks import (
     find_events,
     make_test,
 )
-from tests.ports.ledger_conformance import COMMUNITIES, NOW, Hand, opened, select
+from tests.ports.ledger_conformance import NOW, Hand, opened, select
 
 HOOK = Webhook("hook1", "大屏", "https://receiver.test/a", KINDS, ("370215",), ("c001",), "wang", NOW)
 DEED = Deed(NOW, "wang", "webhook.add", "hook1")
 INCIDENT = opened(chain=("370215", "370215001"))
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def ledger(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SqlLedger]:
-    if request.param == "sqlite":
-        made = open_ledger(f"sqlite:///{tmp_path / 'ledger.db'}")
-    else:
-        made = open_ledger(str(request.getfixturevalue("database_url")))
-    made.migrate()
-    made.add_communities(COMMUNITIES)
-    yield made
-    made.close()
 
 
 @pytest.fixture
