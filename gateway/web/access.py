@@ -27,7 +27,7 @@ from gateway.runtime.accounts import TOKEN_PREFIX, Account, Deed, Session, Stage
 from gateway.runtime.officers import Hand, Officers
 from gateway.runtime.signing import MINUTE_MS, Opened, Origin, SignIn
 from gateway.web.limits import Limiter, Rate
-from gateway.web.problems import Problem
+from gateway.web.problems import Problem, unknown
 
 SECURE_COOKIE: Final = "__Host-scg"
 LOOPBACK_COOKIE: Final = "scg"
@@ -430,7 +430,7 @@ def demand_cover(actor: Actor, community: str, chain: Sequence[str]) -> None:
     """Raises Problem 404 for what lies outside the actor's scope: whoever may not see it is not told that it is
     there."""
     if not actor.covers(community, chain):
-        raise Problem(404, "unknown", "there is no such thing, or it is not in your scope")
+        raise unknown()
 
 
 def _read_bearer(request: Request) -> str | None:

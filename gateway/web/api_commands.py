@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
-import msgspec
 from fastapi import APIRouter, Depends, Request, Response
 from msgspec.structs import replace
 from pydantic import ConfigDict, Field
@@ -17,14 +16,13 @@ from gateway.runtime.access import Actor, Permission
 from gateway.runtime.commanding import Bidding, give, list_cameras, list_given, list_offers
 from gateway.runtime.door import DoorClosed, DoorRefused
 from gateway.web.access import authorise
-from gateway.web.api_incidents import Body, Id, Key
-from gateway.web.callbacks import RETRY
+from gateway.web.api_incidents import Body, Id, Key, respond_json
 from gateway.web.command_page import REASON_LIMIT, TEXT_LIMIT, record_order, scope_of
 from gateway.web.console import Console
 from gateway.web.device_view import record, veil
 from gateway.web.incident_page import find_incident
 from gateway.web.openapi import answers, errors
-from gateway.web.problems import Problem
+from gateway.web.problems import RETRY, Problem, away
 
 Seer = Annotated[Actor, Depends(authorise(Permission.INCIDENTS_SEE))]
 Giver = Annotated[Actor, Depends(authorise(Permission.COMMANDS_GIVE))]
@@ -68,7 +66,7 @@ def route_commands_api(console: Console) -> APIRouter:
         try:
             return await console.door.look(incident.community)
         except (DoorClosed, DoorRefused) as error:
-            raise _away() from error
+            raise away() from error
 
     @router.get(
         "/incidents/{id}/commands",
@@ -79,7 +77,7 @@ def route_commands_api(console: Console) -> APIRouter:
         While ``state`` is ``pending`` or ``sent`` an outcome is awaited; then it is ``done``, ``failed``, ``refused``,
         ``expired`` or ``timed-out``."""
         incident = await find_incident(console, actor, id)
-        return _json({"items": await asyncio.to_thread(list_given, console.ledger, incident)})
+        return respond_json({"items": await asyncio.to_thread(list_given, console.ledger, incident)})
 
     @router.get(
         "/incidents/{id}/commands/offers",
@@ -93,7 +91,7 @@ def route_commands_api(console: Console) -> APIRouter:
             replace(offer, devices=tuple(replace(near, device=veil(actor, near.device)) for near in offer.devices))
             for offer in offers
         ]
-        return _json({"items": shown})
+        return respond_json({"items": shown})
 
     @router.post(
         "/incidents/{id}/commands",
@@ -107,13 +105,13 @@ def route_commands_api(console: Console) -> APIRouter:
         try:
             bid = await give(console.ledger, console.door, actor, incident, wish)
         except DoorClosed as error:
-            raise _away() from error
+            raise away() from error
         except DoorRefused as error:
             raise Problem(503, str(error), "the gateway cannot take it in now", headers=RETRY) from error
         await record_order(request, actor, incident, wish, bid.refusal)
         if bid.refusal:
             raise Problem(409, "refused", bid.refusal, state=bid.incident.state, revision=bid.incident.revision)
-        return _json({"items": await asyncio.to_thread(list_given, console.ledger, bid.incident)})
+        return respond_json({"items": await asyncio.to_thread(list_given, console.ledger, bid.incident)})
 
     @router.get(
         "/incidents/{id}/cameras",
@@ -125,14 +123,6 @@ def route_commands_api(console: Console) -> APIRouter:
         incident = await find_incident(console, actor, id)
         sights = list_cameras(await look(incident), console.catalog, incident, scope_of(console, actor, incident))
         await record(request, actor, "cameras.see", incident.number, detail=", ".join(one.device for one in sights))
-        return _json({"items": sights})
+        return respond_json({"items": sights})
 
     return router
-
-
-def _away() -> Problem:
-    return Problem(503, "gateway-away", "the gateway does not answer; send it again", headers=RETRY)
-
-
-def _json(body: Any) -> Response:
-    return Response(msgspec.json.encode(body), media_type="application/json")

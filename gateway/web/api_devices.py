@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Final, Literal
 
-import msgspec
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from msgspec.structs import replace
 from pydantic import ConfigDict, Field
@@ -18,12 +17,11 @@ from gateway.runtime.device_desk import PATIENCE_S, Alteration, Refused, Registr
 from gateway.runtime.device_history import read_history
 from gateway.runtime.door import DoorClosed, DoorRefused
 from gateway.web.access import authorise
-from gateway.web.api_incidents import Body, Key, Limit, Moment
-from gateway.web.callbacks import RETRY
+from gateway.web.api_incidents import Body, Key, Limit, Moment, respond_json
 from gateway.web.console import Console
 from gateway.web.device_view import find_community, offer_places, read_sick, record, veil
 from gateway.web.openapi import ChapterList, CommunityPage, PlaceList, Registered, RegisteredList, answers, errors
-from gateway.web.problems import Problem
+from gateway.web.problems import Problem, away, unknown
 
 Seer = Annotated[Actor, Depends(authorise(Permission.REGISTRY_SEE))]
 Changer = Annotated[Actor, Depends(authorise(Permission.REGISTRY_CHANGE))]
@@ -143,7 +141,7 @@ def route_devices_api(console: Console) -> APIRouter:
         try:
             return await console.door.look(community.id, device)
         except (DoorClosed, DoorRefused) as error:
-            raise _away() from error
+            raise away() from error
 
     @router.get("/devices", responses={**answers("DevicePage", "a page"), **errors(401, 403, 404, 422, 429, 503)})
     async def list_devices(
@@ -157,7 +155,7 @@ def route_devices_api(console: Console) -> APIRouter:
         devices = await asyncio.to_thread(console.ledger.devices, here.id)
         found = [device for device in devices if device.id > cursor]
         more = found[limit - 1].id if len(found) > limit else None
-        return _json({"items": [veil(actor, device) for device in found[:limit]], "next": more})
+        return respond_json({"items": [veil(actor, device) for device in found[:limit]], "next": more})
 
     @router.get("/devices/sick", responses={**answers("SickList", "it"), **errors(401, 403, 404, 422, 429, 503)})
     async def list_sick(actor: Seer, community: Where) -> Response:
@@ -165,7 +163,7 @@ def route_devices_api(console: Console) -> APIRouter:
         behind them."""
         here = await find_community(console, actor, community)
         sick = await read_sick(console, await look(here))
-        return _json({"items": [replace(patient, device=veil(actor, patient.device)) for patient in sick]})
+        return respond_json({"items": [replace(patient, device=veil(actor, patient.device)) for patient in sick]})
 
     @router.get(
         "/devices/{community}/{id}",
@@ -176,8 +174,8 @@ def route_devices_api(console: Console) -> APIRouter:
         here = await find_community(console, actor, community)
         found = (await look(here, id)).devices
         if not found:
-            raise Problem(404, "unknown", "there is no such thing, or it is not in your scope")
-        return _json(replace(found[0], device=veil(actor, found[0].device)))
+            raise unknown()
+        return respond_json(replace(found[0], device=veil(actor, found[0].device)))
 
     @router.post(
         "/devices",
@@ -193,9 +191,9 @@ def route_devices_api(console: Console) -> APIRouter:
             await record(request, actor, "device.register", about, f"refused: {error.code}")
             raise _refused(error) from error
         except (DoorClosed, DoorRefused) as error:
-            raise _away() from error
+            raise away() from error
         await record(request, actor, "device.register", f"{here.id}/{settled.device.id}", _outcome(settled))
-        return _json(settled)
+        return respond_json(settled)
 
     @router.post(
         "/devices/list",
@@ -210,19 +208,19 @@ def route_devices_api(console: Console) -> APIRouter:
             await record(request, actor, "device.bulk", here.id, f"refused: {error.code}")
             raise _refused(error) from error
         except (DoorClosed, DoorRefused) as error:
-            raise _away() from error
+            raise away() from error
         told = [_tell_registered(one) for one in outcomes]
         count = sum(one.device is not None for one in told)
         await record(request, actor, "device.bulk", here.id, "done", f"{count} of {len(told)} of a list")
-        return _json(RegisteredList(told))
+        return respond_json(RegisteredList(told))
 
     @router.get("/devices/{community}/{id}/history", responses={**answers("ChapterList", "it"), **errors(404, 422)})
     async def read_chapters(actor: Seer, community: Place, id: Id) -> Response:
         """What was done to a device since it was registered, also to one that is retired."""
         here = await find_community(console, actor, community)
         if await asyncio.to_thread(console.ledger.device, here.id, id) is None:
-            raise Problem(404, "unknown", "there is no such thing, or it is not in your scope")
-        return _json(ChapterList(await asyncio.to_thread(read_history, console.ledger, here.id, id)))
+            raise unknown()
+        return respond_json(ChapterList(await asyncio.to_thread(read_history, console.ledger, here.id, id)))
 
     @router.get("/communities", responses={**answers("CommunityPage", "a page"), **errors(422)})
     async def list_communities(
@@ -234,13 +232,13 @@ def route_devices_api(console: Console) -> APIRouter:
         known = await asyncio.to_thread(console.ledger.communities)
         found = sorted((c for c in known if c.id > cursor and actor.covers(c.id, c.grids)), key=lambda c: c.id)
         more = found[limit - 1].id if len(found) > limit else None
-        return _json(CommunityPage(found[:limit], more))
+        return respond_json(CommunityPage(found[:limit], more))
 
     @router.get("/places", responses={**answers("PlaceList", "they"), **errors(404, 422)})
     async def list_places(actor: Seer, community: Where) -> Response:
         """The places of a community, where devices can be."""
         here = await find_community(console, actor, community)
-        return _json(PlaceList(offer_places((await look(here)).places)))
+        return respond_json(PlaceList(offer_places((await look(here)).places)))
 
     @router.post(
         "/devices/{community}/{id}/changes",
@@ -255,20 +253,20 @@ def route_devices_api(console: Console) -> APIRouter:
         try:
             settled = await console.desk.alter(actor, here.id, id, Alteration(key, **body.model_dump()))
         except LookupError as error:
-            raise Problem(404, "unknown", "there is no such thing, or it is not in your scope") from error
+            raise unknown() from error
         except Refused as error:
             await record(request, actor, f"device.{body.verb}", about, f"refused: {error.code}")
             raise _refused(error) from error
         except (DoorClosed, DoorRefused) as error:
-            raise _away() from error
+            raise away() from error
         await record(request, actor, f"device.{body.verb}", about, _outcome(settled), body.reason)
-        return _json(settled)
+        return respond_json(settled)
 
     @router.get("/windows", responses={**answers("WindowList", "they"), **errors(401, 403, 404, 422, 429, 503)})
     async def list_windows(actor: Seer, community: Where) -> Response:
         """The maintenance windows, silences and absences that hold or are to come."""
         here = await find_community(console, actor, community)
-        return _json({"items": (await look(here)).silences})
+        return respond_json({"items": (await look(here)).silences})
 
     @router.post(
         "/windows", responses={**answers("WindowList", "it holds"), **errors(400, 401, 403, 404, 409, 422, 429, 503)}
@@ -280,7 +278,7 @@ def route_devices_api(console: Console) -> APIRouter:
         until = round(body.until.timestamp() * 1000)
         silence = Silence(key, until, body.reason, actor.name, since, body.device, body.place, None, body.kind)
         await submit(request, actor, here, SilenceChange(key, actor.name, silence), f"silence.{body.kind}")
-        return _json({"items": (await look(here)).silences})
+        return respond_json({"items": (await look(here)).silences})
 
     @router.post(
         "/windows/{community}/{id}/end",
@@ -290,7 +288,7 @@ def route_devices_api(console: Console) -> APIRouter:
         """Takes one back before its time."""
         here = await find_community(console, actor, community)
         await submit(request, actor, here, SilenceChange(key, actor.name, ended=id), "silence.end")
-        return _json({"items": (await look(here)).silences})
+        return respond_json({"items": (await look(here)).silences})
 
     async def submit(request: Request, actor: Actor, here: Community, change: SilenceChange, what: str) -> None:
         of = change.silence
@@ -298,7 +296,7 @@ def route_devices_api(console: Console) -> APIRouter:
         try:
             answer = await console.door.submit(here.id, change, f"silence/{actor.id}/{change.id}", PATIENCE_S)
         except (DoorClosed, DoorRefused) as error:
-            raise _away() from error
+            raise away() from error
         is_done = answer in ("done", "repeat")
         await record(request, actor, what, about, answer if is_done else f"refused: {answer}"[:120])
         if not is_done:
@@ -320,11 +318,3 @@ def _outcome(settled: Settled) -> str:
 def _refused(error: Refused) -> Problem:
     """Always 409: what the document allows and the district as it stands does not. ``field`` names the one to mend."""
     return Problem(409, error.code, error.words, field=error.field)
-
-
-def _away() -> Problem:
-    return Problem(503, "gateway-away", "the gateway does not answer; send it again", headers=RETRY)
-
-
-def _json(body: Any) -> Response:
-    return Response(msgspec.json.encode(body), media_type="application/json")

@@ -23,10 +23,9 @@ from gateway.runtime.door import DoorClosed, DoorRefused
 from gateway.runtime.handing_over import read_shift
 from gateway.web.access import authorise, demand_cover
 from gateway.web.board_page import read_filter
-from gateway.web.callbacks import RETRY
 from gateway.web.console import Console
 from gateway.web.openapi import EXAMPLE, answers, errors
-from gateway.web.problems import Problem
+from gateway.web.problems import RETRY, Problem, away, unknown
 from gateway.web.rendering import key_of
 from gateway.web.stream import LIFE_S, PULSE_S, Position, event, read_position, stream
 
@@ -67,6 +66,11 @@ def read_whole(value: object) -> object:
 _Whole: Final = BeforeValidator(read_whole)
 
 
+def respond_json(body: Any, status: int = 200) -> Response:
+    """The answer to a program."""
+    return Response(msgspec.json.encode(body), status, media_type="application/json")
+
+
 class Body(BaseModel):
     """What a program sends: nothing but what the document names, and each of the type that it says."""
 
@@ -101,7 +105,7 @@ def route_api(console: Console) -> APIRouter:
     async def find(id: str, actor: Actor) -> Incident:
         incident = await asyncio.to_thread(console.ledger.incident, id)
         if incident is None:
-            raise Problem(404, "unknown", "there is no such thing, or it is not in your scope")
+            raise unknown()
         demand_cover(actor, incident.community, incident.chain)
         return incident
 
@@ -118,7 +122,7 @@ def route_api(console: Console) -> APIRouter:
             found = [incident for incident in found if key_of(incident) > cursor]
         shown = found[:limit]
         after = key_of(shown[-1]) if len(found) > limit else None
-        return _json({"items": shown, "next": after, "position": console.board.position})
+        return respond_json({"items": shown, "next": after, "position": console.board.position})
 
     @router.get("/incidents/changes", responses={**answers("ChangePage", "a page"), **errors(401, 403, 422, 429, 503)})
     async def list_changes(
@@ -129,7 +133,7 @@ def route_api(console: Console) -> APIRouter:
         """Everything of one's scope, open or over, as it stands, in the order of its last change. Whoever asks again
         with ``position`` follows and misses nothing; ``is_complete`` says that nothing is left now."""
         items, position, is_complete = await asyncio.to_thread(_scan, console, actor, after, limit)
-        return _json({"items": items, "position": position, "is_complete": is_complete})
+        return respond_json({"items": items, "position": position, "is_complete": is_complete})
 
     @router.get(
         "/incidents/stream",
@@ -148,12 +152,12 @@ def route_api(console: Console) -> APIRouter:
         now = console.clock()
         since = now - hours * 3_600_000
         shift = await asyncio.to_thread(read_shift, console.ledger, console.board, actor.covers, since, now)
-        return _json(shift)
+        return respond_json(shift)
 
     @router.get("/incidents/{id}", responses={**answers("IncidentWithMoves", "it"), **errors(401, 403, 404, 422, 429)})
     async def read_one(actor: Seer, id: Id) -> Response:
         """One incident with its timeline, and the moves that are open to the caller now."""
-        return _json(_with_moves(console, actor, await find(id, actor)))
+        return respond_json(_with_moves(console, actor, await find(id, actor)))
 
     @router.post(
         "/incidents/{id}/acts",
@@ -167,14 +171,14 @@ def route_api(console: Console) -> APIRouter:
         try:
             outcome = await act(console.ledger, console.door, actor, incident, wish)
         except DoorClosed as error:
-            raise Problem(503, "gateway-away", "the gateway does not answer; send it again", headers=RETRY) from error
+            raise away() from error
         except DoorRefused as error:
             raise Problem(503, str(error), "the gateway cannot take it in now", headers=RETRY) from error
         if not outcome.is_done:
             now = outcome.incident
             code = "late" if outcome.is_late else "refused"
             raise Problem(409, code, outcome.refusal, state=now.state, revision=now.revision, by=outcome.by)
-        return _json(_with_moves(console, actor, outcome.incident))
+        return respond_json(_with_moves(console, actor, outcome.incident))
 
     return router
 
@@ -217,7 +221,3 @@ async def _follow(console: Console, actor: Actor, position: int) -> AsyncIterato
 def _tell(change: Change) -> bytes:
     position, incident = change
     return f"id: {position}\nevent: incident\ndata: ".encode() + msgspec.json.encode(incident) + b"\n\n"
-
-
-def _json(body: Any) -> Response:
-    return Response(msgspec.json.encode(body), media_type="application/json")

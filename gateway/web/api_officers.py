@@ -7,7 +7,6 @@ import asyncio
 from datetime import date
 from typing import Annotated
 
-import msgspec
 from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import BeforeValidator
 
@@ -16,7 +15,7 @@ from gateway.runtime.access import Actor, Permission
 from gateway.runtime.accounts import Account, AuditFilter, AuditRow
 from gateway.runtime.audit import verify_log
 from gateway.web.access import authorise, gate_of
-from gateway.web.api_incidents import Limit
+from gateway.web.api_incidents import Limit, respond_json
 from gateway.web.api_rules import read_day
 from gateway.web.device_view import record
 from gateway.web.openapi import AccountLine, AccountPage, AuditLine, AuditPage, answers, errors
@@ -54,7 +53,7 @@ def route_officers_api() -> APIRouter:
         rows = await asyncio.to_thread(accounts.find_audit, wanted, limit + 1, before)
         await record(request, actor, "audit.see", "", detail=str(request.url.query))
         more = str(rows[limit - 1].seq) if len(rows) > limit else None
-        return _json(AuditPage([_tell_line(row) for row in rows[:limit]], more))
+        return respond_json(AuditPage([_tell_line(row) for row in rows[:limit]], more))
 
     @router.get("/audit/verdict", responses={**answers("Verdict", "what came of it"), **errors()})
     async def check_audit(request: Request, actor: Auditor) -> Response:
@@ -63,7 +62,7 @@ def route_officers_api() -> APIRouter:
         verdict = await asyncio.to_thread(verify_log, gate_of(request).sign_in.accounts)
         outcome = "done" if not verdict.flaws else f"{len(verdict.flaws)} flaws"
         await record(request, actor, "audit.verify", "", outcome)
-        return _json(verdict)
+        return respond_json(verdict)
 
     @router.get("/accounts", responses={**answers("AccountPage", "a page"), **errors(422)})
     async def list_accounts(
@@ -77,7 +76,7 @@ def route_officers_api() -> APIRouter:
         known = sorted(await asyncio.to_thread(sign_in.accounts.accounts), key=lambda account: account.name)
         found = [account for account in known if account.name > cursor]
         more = found[limit - 1].name if len(found) > limit else None
-        return _json(AccountPage([_tell_account(account, sign_in.clock()) for account in found[:limit]], more))
+        return respond_json(AccountPage([_tell_account(account, sign_in.clock()) for account in found[:limit]], more))
 
     return router
 
@@ -103,7 +102,3 @@ def _tell_account(account: Account, now: int) -> AccountLine:
         is_locked=account.locked_until > now,
         has_second_factor=bool(account.factor),
     )
-
-
-def _json(body: msgspec.Struct) -> Response:
-    return Response(msgspec.json.encode(body), media_type="application/json")

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Final, Literal
 
-import msgspec
 from fastapi import APIRouter, Depends, Path, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -14,6 +13,7 @@ from gateway.runtime.access import Actor, Permission
 from gateway.runtime.products import Ask, NoProduct, NotGranted, ProductDesk
 from gateway.runtime.signing import MINUTE_MS
 from gateway.web.access import address_of, authorise, gate_of, network_of, public
+from gateway.web.api_incidents import respond_json
 from gateway.web.limits import Limiter, Rate
 from gateway.web.openapi import answers, errors
 from gateway.web.problems import Problem
@@ -62,7 +62,7 @@ def route_products_api(desk: ProductDesk) -> APIRouter:
     @router.get("/products", responses={**answers("ProductList", "they"), **errors(401, 403, 429, 503)})
     async def list_products(actor: Keeper) -> Response:
         """The models that have a secret."""
-        return _json({"items": await asyncio.to_thread(desk.products.products)})
+        return respond_json({"items": await asyncio.to_thread(desk.products.products)})
 
     @router.post(
         "/products/{profile}/changes",
@@ -75,7 +75,7 @@ def route_products_api(desk: ProductDesk) -> APIRouter:
         except NoProduct as error:
             status = 404 if error.code in ("unknown-profile", "no-product") else 409
             raise Problem(status, error.code, "there is no such model, or its secret stands otherwise") from error
-        return _json({"product": product, "secret": secret})
+        return respond_json({"product": product, "secret": secret})
 
     @router.post(
         "/provision",
@@ -98,7 +98,7 @@ def route_products_api(desk: ProductDesk) -> APIRouter:
             status = 401 if error.code == "wrong-signature" else 403
             raise Problem(status, error.code, _WORDS[error.code]) from error
         in_vain.give_back(body.product, now)
-        return _json(granted)
+        return respond_json(granted)
 
     return router
 
@@ -115,7 +115,3 @@ def _limit(limiter: Limiter, key: str, now: int) -> None:
     if wait:
         seconds = str(-(-wait // 1000))
         raise Problem(429, "too-often", f"too many requests; wait {seconds} s", headers={"Retry-After": seconds})
-
-
-def _json(body: Any) -> Response:
-    return Response(msgspec.json.encode(body), media_type="application/json")

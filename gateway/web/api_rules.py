@@ -6,7 +6,6 @@ import re
 from datetime import date
 from typing import Annotated, Any, Final, Literal
 
-import msgspec
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from pydantic import BeforeValidator, ConfigDict, Field
 
@@ -19,13 +18,12 @@ from gateway.runtime.device_desk import Refused
 from gateway.runtime.door import DoorClosed
 from gateway.runtime.rule_desk import Ruling
 from gateway.web.access import authorise
-from gateway.web.api_incidents import Body, Key
+from gateway.web.api_incidents import Body, Key, respond_json
 from gateway.web.appraisal_page import ask, make_question, respond_csv
-from gateway.web.callbacks import RETRY
 from gateway.web.console import Console
 from gateway.web.device_view import record
 from gateway.web.openapi import APPRAISED, answers, errors
-from gateway.web.problems import Problem
+from gateway.web.problems import Problem, away
 
 Seer = Annotated[Actor, Depends(authorise(Permission.RULES_SEE))]
 Ruler = Annotated[Actor, Depends(authorise(Permission.RULES_OVERRIDE))]
@@ -62,13 +60,13 @@ def route_rules_api(console: Console) -> APIRouter:
     async def list_rules(actor: Seer) -> Response:
         """Every rule by id: its status in the communities of one's scope, what its tests show, and what it found in
         the last 30 days."""
-        return _json({"items": await console.rules.list_standing(actor)})
+        return respond_json({"items": await console.rules.list_standing(actor)})
 
     @router.get("/rules/{id}", responses={**answers("RuleAccount", "it"), **errors(401, 403, 404, 422, 429, 503)})
     async def read_rule(actor: Seer, id: Id) -> Response:
         """One rule, with what it finds now, its newest incidents, who set its status, and its file."""
         try:
-            return _json(await console.rules.read(actor, id))
+            return respond_json(await console.rules.read(actor, id))
         except LookupError as error:
             raise _unknown() from error
 
@@ -90,9 +88,9 @@ def route_rules_api(console: Console) -> APIRouter:
             raise Problem(409, error.code, error.words, field=error.field) from error
         except DoorClosed as error:
             await record(request, actor, "rule.override", id, "no answer", detail)
-            raise Problem(503, "gateway-away", "the gateway does not answer; send it again", headers=RETRY) from error
+            raise away() from error
         await record(request, actor, "rule.override", id, "done", f"{ruled.communities} communities, {detail}")
-        return _json(ruled)
+        return respond_json(ruled)
 
     @router.get("/appraisal", responses={**_reports(), **errors(401, 403, 404, 422, 429, 503)})
     async def read_appraisal(
@@ -124,7 +122,3 @@ def _reports() -> dict[int | str, dict[str, Any]]:
 
 def _unknown() -> Problem:
     return Problem(404, "unknown", "there is no such rule")
-
-
-def _json(body: Any) -> Response:
-    return Response(msgspec.json.encode(body), media_type="application/json")

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from datetime import date
-from typing import Annotated, Any
+from typing import Annotated
 
-import msgspec
 from fastapi import APIRouter, Depends, Path, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -14,12 +13,11 @@ from gateway.runtime.access import Actor, Permission
 from gateway.runtime.device_desk import Refused
 from gateway.runtime.trying import DRAFT
 from gateway.web.access import authorise
-from gateway.web.api_incidents import Key
-from gateway.web.callbacks import RETRY
+from gateway.web.api_incidents import Key, respond_json
 from gateway.web.console import Console
 from gateway.web.device_view import find_community, record
 from gateway.web.openapi import DRAFT_RULE, answers, errors
-from gateway.web.problems import Problem
+from gateway.web.problems import RETRY, Problem
 
 Tester = Annotated[Actor, Depends(authorise(Permission.SCENARIOS_PLAY))]
 Id = Annotated[str, Path(max_length=64, pattern=r"^[A-Za-z0-9-]+$", examples=["0d6b1f0e3c914e6fb1c5b6a2f2f0a7c4"])]
@@ -64,7 +62,7 @@ def route_trials_api(console: Console) -> APIRouter:
                 raise Problem(503, error.code, error.words, headers=RETRY) from error
             raise Problem(409, error.code, error.words, field=error.field) from error
         await record(request, actor, "rule.try", trial.rule, "asked", f"{community.id} {body.day}")
-        answer = _json(trial, 202)
+        answer = respond_json(trial, 202)
         answer.headers["Location"] = f"/api/v1/trials/{trial.id}"
         return answer
 
@@ -73,7 +71,7 @@ def route_trials_api(console: Console) -> APIRouter:
         """A trial of one's own, with its result once it is done. The web process remembers the newest ones until it
         ends."""
         try:
-            return _json(desk.find(actor, id))
+            return respond_json(desk.find(actor, id))
         except LookupError as error:
             raise Problem(404, "unknown", "there is no such trial of yours") from error
 
@@ -85,7 +83,3 @@ def bad_rule(error: CatalogError) -> Problem:
     problems = [{"line": one.line, "code": one.code, "what": one.what, "mend": one.mend} for one in error.problems]
     first = error.problems[0]
     return Problem(422, "bad-rule", f"line {first.line}: {first.what}; {first.mend}", problems=problems)
-
-
-def _json(body: Any, status: int = 200) -> Response:
-    return Response(msgspec.json.encode(body), status, media_type="application/json")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Final, Literal
 
-import msgspec
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -12,9 +11,9 @@ from gateway.runtime.access import Actor, Permission
 from gateway.runtime.webhook_desk import Hooked, Unfit, WebhookDesk, WebhookWish
 from gateway.runtime.webhooks import Delivery
 from gateway.web.access import address_of, authorise
-from gateway.web.api_incidents import Key, Limit
+from gateway.web.api_incidents import Key, Limit, respond_json
 from gateway.web.openapi import answers, errors
-from gateway.web.problems import Problem
+from gateway.web.problems import Problem, unknown
 
 Keeper = Annotated[Actor, Depends(authorise(Permission.WEBHOOKS_CHANGE))]
 Id = Annotated[str, Path(max_length=32, pattern=r"^[0-9a-f]+$", examples=["0d6b1f0e3c914e6fb1c5b6a2f2f0a7c4"])]
@@ -70,14 +69,14 @@ def route_webhooks_api(desk: WebhookDesk) -> APIRouter:
     @router.get("", responses={**answers("WebhookList", "they"), **errors(401, 403, 429, 503)})
     async def list_webhooks(actor: Keeper) -> Response:
         """The webhooks whose scope lies inside one's own."""
-        return _json({"items": await desk.list_all(actor)})
+        return respond_json({"items": await desk.list_all(actor)})
 
     @router.post("", responses={**answers("Hooked", "it is made"), **errors(400, 401, 403, 409, 422, 429, 503)})
     async def add(request: Request, actor: Keeper, body: WebhookBody, key: Key) -> Response:
         """Makes a webhook. ``secret`` is told this once; the same key again makes no second one, and tells none."""
         wish = WebhookWish(key, body.title, body.url, tuple(body.kinds), tuple(body.grids), tuple(body.communities))
         try:
-            return _json(await desk.add(actor, address_of(request), wish))
+            return respond_json(await desk.add(actor, address_of(request), wish))
         except Unfit as error:
             raise _refused(error) from error
 
@@ -85,9 +84,9 @@ def route_webhooks_api(desk: WebhookDesk) -> APIRouter:
     async def read_one(actor: Keeper, id: Id) -> Response:
         """One webhook, and how it goes."""
         try:
-            return _json(await desk.find(actor, id))
+            return respond_json(await desk.find(actor, id))
         except LookupError as error:
-            raise _unknown() from error
+            raise unknown() from error
 
     @router.post(
         "/{id}/changes", responses={**answers("Hooked", "it is done"), **errors(400, 401, 403, 404, 409, 422, 429, 503)}
@@ -97,10 +96,10 @@ def route_webhooks_api(desk: WebhookDesk) -> APIRouter:
         try:
             settled: Hooked = await desk.alter(actor, address_of(request), id, body.verb, key)
         except LookupError as error:
-            raise _unknown() from error
+            raise unknown() from error
         except Unfit as error:
             raise _refused(error) from error
-        return _json(settled)
+        return respond_json(settled)
 
     @router.get(
         "/{id}/deliveries", responses={**answers("DeliveryPage", "a page"), **errors(401, 403, 404, 422, 429, 503)}
@@ -115,13 +114,13 @@ def route_webhooks_api(desk: WebhookDesk) -> APIRouter:
         try:
             found = await desk.list_deliveries(actor, id, limit + 1, cursor)
         except LookupError as error:
-            raise _unknown() from error
+            raise unknown() from error
         # Those that were made in one moment stay together.
         shown = found[:limit]
         while len(found) > limit and len(shown) > 1 and shown[-1].created_at == found[limit].created_at:
             shown.pop()
         after = shown[-1].created_at if len(found) > len(shown) else None
-        return _json({"items": [tell(one) for one in shown], "next": after})
+        return respond_json({"items": [tell(one) for one in shown], "next": after})
 
     @router.post(
         "/{id}/deliveries/again",
@@ -131,9 +130,9 @@ def route_webhooks_api(desk: WebhookDesk) -> APIRouter:
         """Sends one again that was delivered or given up; one that waits goes on waiting."""
         try:
             await desk.send_again(actor, address_of(request), id, body.id)
-            return _json(Hooked(await desk.find(actor, id)))
+            return respond_json(Hooked(await desk.find(actor, id)))
         except LookupError as error:
-            raise _unknown() from error
+            raise unknown() from error
 
     return router
 
@@ -154,11 +153,3 @@ def tell(one: Delivery) -> dict[str, Any]:
 
 def _refused(error: Unfit) -> Problem:
     return Problem(409, error.code, error.words, field=error.field)
-
-
-def _unknown() -> Problem:
-    return Problem(404, "unknown", "there is no such thing, or it is not in your scope")
-
-
-def _json(body: Any) -> Response:
-    return Response(msgspec.json.encode(body), media_type="application/json")

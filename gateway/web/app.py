@@ -46,7 +46,7 @@ from gateway.web.assets import STATIC, StaticPages
 from gateway.web.audit import route_audit
 from gateway.web.board_page import route_board
 from gateway.web.bulk_page import route_bulk
-from gateway.web.callbacks import RETRY, route_callbacks
+from gateway.web.callbacks import route_callbacks
 from gateway.web.callers import route_callers
 from gateway.web.command_page import route_commands
 from gateway.web.console import Console
@@ -61,7 +61,7 @@ from gateway.web.map_page import route_map
 from gateway.web.metrics import route_metrics
 from gateway.web.openapi import route_description
 from gateway.web.pages import Pages
-from gateway.web.problems import Problem
+from gateway.web.problems import RETRY, Problem
 from gateway.web.products_page import route_products
 from gateway.web.resident import route_residents
 from gateway.web.rules_page import route_rules

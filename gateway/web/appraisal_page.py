@@ -23,7 +23,7 @@ from gateway.web.console import Console
 from gateway.web.device_view import record
 from gateway.web.device_words import pick_word
 from gateway.web.languages import choose_language, pick
-from gateway.web.problems import Problem
+from gateway.web.problems import Problem, unknown
 from gateway.web.rules_page import show_rate
 from gateway.web.words import GRID_LEVELS
 
@@ -144,7 +144,7 @@ async def ask(console: Console, actor: Actor, question: Question) -> Answer:
     try:
         return await console.appraiser.appraise(actor, question)
     except GatewayError as error:
-        raise Problem(404, "unknown", "there is no such thing, or it is not in your scope") from error
+        raise unknown() from error
 
 
 def respond_csv(answer: Answer, name: str) -> Response:
@@ -162,7 +162,7 @@ def _demand_grid(console: Console, actor: Actor, code: str) -> None:
         chain.append(at)
         at = grids[at].parent
     if not actor.covers("", chain):
-        raise Problem(404, "unknown", "there is no such thing, or it is not in your scope")
+        raise unknown()
 
 
 def _is_of_district(console: Console, actor: Actor) -> bool:

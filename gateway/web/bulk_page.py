@@ -21,13 +21,12 @@ from gateway.runtime.door import DoorClosed, DoorRefused
 from gateway.runtime.workbooks import CONTENT_TYPE as WORKBOOK
 from gateway.runtime.workbooks import write_workbook
 from gateway.web.access import authorise
-from gateway.web.callbacks import RETRY
 from gateway.web.console import Console
 from gateway.web.device_page import read_text
 from gateway.web.device_view import find_community, look, offer_places, read_key, record, words
 from gateway.web.device_words import REFUSALS, pick_word
 from gateway.web.languages import choose_language, pick
-from gateway.web.problems import Problem
+from gateway.web.problems import RETRY, Problem
 
 Changer = Annotated[Actor, Depends(authorise(Permission.REGISTRY_CHANGE))]
 Word = Annotated[str, Query(max_length=80, pattern=r"^[^\x00-\x1f]*$")]

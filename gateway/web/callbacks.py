@@ -23,10 +23,9 @@ from gateway.runtime.callbacks import (
 from gateway.runtime.door import DoorClient, DoorClosed, DoorRefused
 from gateway.runtime.ports import Clock, Ledger, LedgerDown
 from gateway.web.access import public
-from gateway.web.problems import Problem
+from gateway.web.problems import RETRY, Problem
 
 SIGNATURE_HEADER: Final = "Gateway-Signature"
-RETRY: Final = {"Retry-After": "5"}
 
 
 def route_callbacks(

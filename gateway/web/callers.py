@@ -15,7 +15,7 @@ from gateway.runtime.ports import Ledger
 from gateway.web.access import authorise, demand_cover, gate_of
 from gateway.web.languages import choose_language, pick
 from gateway.web.pages import Pages
-from gateway.web.problems import Problem
+from gateway.web.problems import unknown
 from gateway.web.words import show_full, show_span
 
 Caller = Annotated[Actor, Depends(authorise(Permission.CONTACTS_SEE, is_passive=True))]
@@ -41,7 +41,7 @@ def route_callers(ledger: Ledger, calls: Calls, pages: Pages) -> APIRouter:
         """Who pressed on a page, how to call back, and what they said."""
         incident = await asyncio.to_thread(ledger.incident, id)
         if incident is None:
-            raise Problem(404, "unknown", "there is no such thing, or it is not in your scope")
+            raise unknown()
         demand_cover(actor, incident.community, incident.chain)
         # Whoever called of a case that was merged into this one is to be called back, too.
         merged = [member.key for member in incident.members if member.rule == "merge"]

@@ -25,7 +25,6 @@ from gateway.runtime.door import DoorClosed, DoorRefused
 from gateway.runtime.ports import LedgerDown
 from gateway.runtime.signals import read_head, read_recent, read_signals
 from gateway.web.access import authorise, gate_of
-from gateway.web.callbacks import RETRY
 from gateway.web.console import Console
 from gateway.web.device_view import (
     find_community,
@@ -40,7 +39,7 @@ from gateway.web.device_view import (
     words,
 )
 from gateway.web.languages import choose_language
-from gateway.web.problems import Problem
+from gateway.web.problems import RETRY, Problem, unknown
 from gateway.web.stream import LIFE_S, PULSE_S, RETRY_MS, Position, event, read_position, stream
 
 Seer = Annotated[Actor, Depends(authorise(Permission.REGISTRY_SEE))]
@@ -255,7 +254,7 @@ def route_devices(console: Console) -> APIRouter:
         if present is None:
             raise Problem(503, "gateway-away", "the gateway does not answer; ask again", headers=RETRY)
         if known is None:
-            raise Problem(404, "unknown", "there is no such thing, or it is not in your scope")
+            raise unknown()
         return await respond(
             request, "_device_values.html", known=known, profile=console.catalog.profiles.get(known.device.profile)
         )
@@ -346,7 +345,7 @@ def route_devices(console: Console) -> APIRouter:
         try:
             settled = await console.desk.alter(actor, here.id, id, wish)
         except LookupError as error:
-            raise Problem(404, "unknown", "there is no such thing, or it is not in your scope") from error
+            raise unknown() from error
         except Refused as error:
             await record(
                 request, actor, "device.change", about, f"refused: {error.code}", f"{wish.verb}: {error.words}"
@@ -369,7 +368,7 @@ def route_devices(console: Console) -> APIRouter:
     async def find_device(here: Community, id: str) -> Device:
         device = await asyncio.to_thread(console.ledger.device, here.id, id)
         if device is None:
-            raise Problem(404, "unknown", "there is no such thing, or it is not in your scope")
+            raise unknown()
         return device
 
     async def page(

@@ -22,7 +22,7 @@ from gateway.web.access import demand_cover, gate_of
 from gateway.web.console import Console
 from gateway.web.languages import pick
 from gateway.web.openapi import PlaceChoice
-from gateway.web.problems import Problem
+from gateway.web.problems import Problem, unknown
 from gateway.web.words import DEVICE_STATES
 
 KEY_LENGTHS: Final = range(16, 65)
@@ -36,7 +36,7 @@ async def find_community(console: Console, actor: Actor, id: str) -> Community:
         known = await asyncio.to_thread(console.ledger.communities)
         found = next((community for community in known if community.id == id), None)
     if found is None:
-        raise Problem(404, "unknown", "there is no such thing, or it is not in your scope")
+        raise unknown()
     demand_cover(actor, found.id, found.grids)
     return found
 

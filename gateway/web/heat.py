@@ -24,7 +24,7 @@ from gateway.runtime.ports import Clock, Ledger, PlaceTally, Tally
 from gateway.web.access import authorise
 from gateway.web.console import Console
 from gateway.web.languages import choose_language
-from gateway.web.problems import Problem
+from gateway.web.problems import unknown
 
 Seer = Annotated[Actor, Depends(authorise(Permission.INCIDENTS_SEE))]
 Word = Annotated[str, Query(max_length=64, pattern=r"^[^\x00-\x1f]*$")]
@@ -126,7 +126,7 @@ def route_heat(console: Console, tallies: Tallies) -> APIRouter:
         found = await tallies.read_places(community, int(days)) if known is not None else []
         mine = [one for one in found if actor.covers(community, one.chain)]
         if known is None or not (mine or actor.covers(community, known.grids)):
-            raise Problem(404, "unknown", "there is no such thing, or it is not in your scope")
+            raise unknown()
         places = sum_places(one for one in mine if category in ("", one.category))
         template = "_heat_places.html" if request.headers.get("hx-request") == "true" else "heat_places.html"
         return await console.respond(

@@ -23,7 +23,7 @@ from gateway.runtime.help_pages import PageCode, PageKeys, is_in_force, name_dev
 from gateway.runtime.ports import Clock, Ledger, LedgerDown
 from gateway.runtime.receipts import Receipt, make_test_receipt, read_receipt
 from gateway.web.limits import Limiter, Rate
-from gateway.web.problems import Problem
+from gateway.web.problems import RETRY, Problem
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +59,6 @@ SAID_MS: Final = 30 * DAY_MS
 
 KEPT_MS: Final = 365 * DAY_MS
 SWEEP_S: Final = 3600.0
-RETRY: Final = {"Retry-After": "5"}
 RESIDENT: Final = "resident"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Iterator
+from functools import partial
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, Request, Response
@@ -25,7 +26,7 @@ from gateway.web.access import authorise, demand_cover
 from gateway.web.console import Console
 from gateway.web.device_view import words
 from gateway.web.languages import choose_language, pick
-from gateway.web.problems import Problem
+from gateway.web.problems import Problem, unknown
 from gateway.web.readings import read_readings
 from gateway.web.stream import Position, follow_one, read_position, stream
 from gateway.web.words import read_input, show_input
@@ -53,23 +54,22 @@ def route_incidents(console: Console) -> APIRouter:
     """The pages of one incident."""
     router = APIRouter()
 
-    async def find(id: str, actor: Actor) -> Incident:
-        return await find_incident(console, actor, id)
+    find, show = partial(find_incident, console), partial(respond_incident, console)
 
     @router.get("/incidents/{id}")
     async def show_incident(request: Request, actor: Seer, id: str) -> Response:
         """The incident's page."""
-        return await show(request, actor, await find(id, actor), "incident.html")
+        return await show(request, actor, await find(actor, id), "incident.html")
 
     @router.get("/incidents/{id}/pane")
     async def show_pane(request: Request, actor: Seer, id: str) -> Response:
         """The same without the page around it."""
-        return await show(request, actor, await find(id, actor), "_incident.html")
+        return await show(request, actor, await find(actor, id), "_incident.html")
 
     @router.get("/incidents/{id}/why")
     async def show_why(request: Request, actor: Seer, id: str) -> Response:
         """Why its rule fired: the journal is read again up to that moment, and the engine is asked."""
-        incident = await find(id, actor)
+        incident = await find(actor, id)
         try:
             told = await console.explainer.explain(incident)
         except GatewayError as error:
@@ -83,13 +83,13 @@ def route_incidents(console: Console) -> APIRouter:
     @router.get("/incidents/{id}/stream")
     async def stream_incident(request: Request, actor: Watcher, id: str, after: Position = -1) -> Response:
         """Says when it has changed."""
-        incident = await find(id, actor)
+        incident = await find(actor, id)
         return stream(console, request, follow_one(console, incident.id, read_position(request, after)))
 
     @router.post("/incidents/{id}/acts")
     async def take_act(request: Request, actor: Doer, id: str) -> Response:
         """An act of whoever looks. The same form again changes nothing."""
-        incident = await find(id, actor)
+        incident = await find(actor, id)
         wish = read_wish(await request.form())
         is_part = request.headers.get("hx-request") == "true"
         template = "_incident.html" if is_part else "incident.html"
@@ -103,17 +103,6 @@ def route_incidents(console: Console) -> APIRouter:
         notice = tell(console, outcome, wish, choose_language(request))
         return await show(request, actor, outcome.incident, template, 200 if outcome.is_done else 409, notice)
 
-    async def show(
-        request: Request,
-        actor: Actor,
-        incident: Incident,
-        template: str,
-        status: int = 200,
-        notice: Notice | None = None,
-        again: Wish | None = None,
-    ) -> Response:
-        return await respond_incident(console, request, actor, incident, template, status, notice, again)
-
     return router
 
 
@@ -121,7 +110,7 @@ async def find_incident(console: Console, actor: Actor, id: str) -> Incident:
     """An incident in the actor's scope. Raises Problem 404."""
     incident = await asyncio.to_thread(console.ledger.incident, id)
     if incident is None:
-        raise Problem(404, "unknown", "there is no such thing, or it is not in your scope")
+        raise unknown()
     demand_cover(actor, incident.community, incident.chain)
     return incident
 

@@ -27,10 +27,10 @@ from gateway.runtime.ports import LedgerDown
 from gateway.runtime.receipts import Note, Receipt, Stage
 from gateway.web.access import address_of, public
 from gateway.web.assets import STATIC, Assets
-from gateway.web.help_desk import RETRY, HelpDesk, Said
+from gateway.web.help_desk import HelpDesk, Said
 from gateway.web.languages import LANGUAGES, pick
 from gateway.web.pages import Pages
-from gateway.web.problems import Problem
+from gateway.web.problems import RETRY, Problem
 from gateway.web.words import show_full
 
 LONGEST_WAIT_MS: Final = 30 * 86_400_000

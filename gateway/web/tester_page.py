@@ -22,13 +22,12 @@ from gateway.runtime.trial_desk import Trial
 from gateway.runtime.trying import DRAFT
 from gateway.web import rule_words
 from gateway.web.access import authorise
-from gateway.web.callbacks import RETRY
 from gateway.web.console import Console
 from gateway.web.device_page import read_text
 from gateway.web.device_view import find_community, read_key, record
 from gateway.web.device_words import pick_word
 from gateway.web.languages import choose_language, pick
-from gateway.web.problems import Problem
+from gateway.web.problems import RETRY, Problem, unknown
 
 Tester = Annotated[Actor, Depends(authorise(Permission.SCENARIOS_PLAY))]
 Watcher = Annotated[Actor, Depends(authorise(Permission.SCENARIOS_PLAY, is_passive=True))]
@@ -224,7 +223,7 @@ def route_stand(console: Console, router: APIRouter) -> None:
         try:
             run = await stand.read(read_key(id))
         except LookupError as error:
-            raise Problem(404, "unknown", "there is no such thing, or it is not in your scope") from error
+            raise unknown() from error
         except StandAway as error:
             raise _away(error) from error
         for community in run.communities:

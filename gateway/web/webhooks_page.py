@@ -20,7 +20,7 @@ from gateway.web.device_page import read_text
 from gateway.web.device_view import read_key
 from gateway.web.device_words import pick_word
 from gateway.web.languages import choose_language
-from gateway.web.problems import Problem
+from gateway.web.problems import Problem, unknown
 
 Keeper = Annotated[Actor, Depends(authorise(Permission.WEBHOOKS_CHANGE))]
 Looker = Annotated[Actor, Depends(authorise(Permission.WEBHOOKS_CHANGE, is_passive=True))]
@@ -179,7 +179,7 @@ def route_webhooks(console: Console, desk: WebhookDesk) -> APIRouter:
         try:
             settled: Hooked = await desk.alter(actor, address_of(request), id, verb, key)
         except LookupError as error:
-            raise _unknown() from error
+            raise unknown() from error
         except Unfit as error:
             return await one(request, actor, webhook, fault=error.code, status=409)
         if settled.secret:
@@ -198,10 +198,6 @@ def route_webhooks(console: Console, desk: WebhookDesk) -> APIRouter:
         try:
             return await desk.find(actor, id)
         except LookupError as error:
-            raise _unknown() from error
+            raise unknown() from error
 
     return router
-
-
-def _unknown() -> Problem:
-    return Problem(404, "unknown", "there is no such thing, or it is not in your scope")
