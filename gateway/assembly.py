@@ -421,7 +421,7 @@ async def serve(settings: Settings, *, stats: bool = False, stop: asyncio.Event 
         with contextlib.suppress(NotImplementedError, ValueError, RuntimeError):
             loop.add_signal_handler(name, stop.set)
     running = open_clock(settings)
-    clock = ForwardClock(running, running.speed)
+    clock = ForwardClock(running, running.speed, running.steady)
     catalog = read_catalog(settings.profiles, settings.rules)
     ledger = open_migrated_ledger(settings)
     platform = open_platform(settings, catalog)

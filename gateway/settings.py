@@ -159,7 +159,8 @@ class StandSection(_Section):
 
 
 class ClockSection(_Section):
-    """For simulation: a clock ``speed`` times as fast, which showed ``anchor`` ms at real time ``anchor_real`` ms."""
+    """For simulation: a clock ``speed`` times as fast, which showed ``anchor`` ms up to real time ``anchor_real``
+    ms."""
 
     speed: Annotated[float, Field(gt=0, le=10_000)] = 1.0
     anchor_real: int = 0

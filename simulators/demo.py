@@ -223,7 +223,7 @@ async def _set_up(
     with _stage(console, "starting the reference platform"):
         port = programs.free_port()
         platform = await programs.start_platform(f"http://127.0.0.1:{port}/platform/callbacks")
-    # The clock runs up to the hour while everything starts, so that no heartbeat runs out meanwhile.
+    # The clock stands at the hour while everything starts, so that no heartbeat runs out meanwhile.
     clock = PlayClock(speed, _real_ms() + round(lead_s * 1000), START_MS)
     with _stage(console, "starting broker and gateway"):
         now = {"SCG_CLOCK__ANCHOR_REAL": str(clock.anchor_real)}

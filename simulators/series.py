@@ -394,8 +394,8 @@ async def play_alone(series: Series, stage: Stage, speed: float, console: Consol
             grids = (Grid(JIMO.prefix, GridLevel.DISTRICT, "即墨区"),)
             file = Path(folder) / "district.json"
             write(District(grids, (settlement,), {}, frozenset()), file)
-            # Registered at the first reading's time, on a clock that stands: time never goes back, so no heartbeat
-            # runs out while the gateway starts, however fast its clock runs up to that time.
+            # Registered at the first reading's time, at which the gateway's clock stands while it starts: no heartbeat
+            # runs out meanwhile.
             still = {"SCG_CLOCK__SPEED": "0.001", "SCG_CLOCK__ANCHOR_REAL": str(_real_ms())}
             passwords = await programs.register(file, still)
             clock = PlayClock(speed, _real_ms() + round(LEAD_S * 1000), series.start)

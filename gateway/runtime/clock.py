@@ -19,7 +19,8 @@ SAID_MS: Final = 1_000
 
 
 class RunningClock(Struct, frozen=True):
-    """A clock that runs ``speed`` times as fast as real time; at ``anchor_real`` it showed ``anchor`` (both ms UTC).
+    """A clock that runs ``speed`` times as fast as real time from ``anchor_real`` on, when it shows ``anchor`` (both ms
+    UTC). Before, it stands: what is being set up for that moment is not late for it, nor past it.
 
     The defaults are real time. Processes that are given the same anchors show the same time. Holds and deadlines come
     out right on it at any speed; latencies are measured in real time, elsewhere."""
@@ -32,7 +33,11 @@ class RunningClock(Struct, frozen=True):
         real = time.time_ns() // 1_000_000
         if self.speed == 1.0 and self.anchor == self.anchor_real:
             return real
-        return self.anchor + round((real - self.anchor_real) * self.speed)
+        return self.anchor + round(max(0, real - self.anchor_real) * self.speed)
+
+    def steady(self) -> int:
+        """Real milliseconds that only go forward, and stand while this clock does."""
+        return read_steady() + max(0, self.anchor_real - time.time_ns() // 1_000_000)
 
     def to_real_s(self, span_ms: int) -> float:
         """How long a span of this clock lasts in real seconds."""
@@ -55,7 +60,7 @@ class ForwardClock:
 
     def __call__(self) -> int:
         wall, steady = self._clock(), self._steady()
-        least = self._anchor + int((steady - self._anchored_at) * self.speed * BEHIND_RATE)
+        least = self._anchor + int(max(0, steady - self._anchored_at) * self.speed * BEHIND_RATE)
         if wall >= least:
             self._anchor, self._anchored_at, self._is_ahead = wall, steady, False
             return wall

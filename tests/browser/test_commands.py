@@ -15,13 +15,9 @@ import pytest_asyncio
 from playwright.async_api import Page, expect
 
 from edge.ports import Outcome
-from gateway.adapters.accounts import SqlAccounts
 from gateway.adapters.ledger import open_ledger
-from gateway.adapters.secrets import ArgonSecrets
 from gateway.core.model import Device, Incident
 from gateway.runtime.clock import RunningClock
-from gateway.runtime.officers import Officers
-from gateway.runtime.signing import Policy, SignIn
 from tests.acceptance.stage import Stage
 from tests.browser.conftest import Visit
 from tests.browser.test_pages import find_faults
@@ -30,7 +26,6 @@ from tests.core.worlds import real_catalog
 from tests.edge.agents import BUS_DEVICES, AgentHouse
 from tests.runtime.world import until
 from tests.web.control_room import GRIDS, ControlRoom
-from tests.web.house import CHEAP
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -50,17 +45,12 @@ class Outpost(ControlRoom):
 
     def __init__(self, stage: Stage) -> None:
         self.stage = stage
-        self.folder = stage.folder / "data"
         self.house = AgentHouse(stage, stage.folder / "agent")
         self.world: Any = SimpleNamespace(catalog=real_catalog())
-        self.ledger = open_ledger(stage.ledger_url)
-        self.ledger.put_district(GRIDS, [], [])
-        self.accounts = SqlAccounts(self.ledger.database)
-        secrets = ArgonSecrets(bytes(32), CHEAP)
-        self.sign_in = SignIn(self.accounts, secrets, RunningClock(), Policy(second_factor=frozenset()))
-        self.officers = Officers(self.sign_in, self.ledger)
+        ledger = open_ledger(stage.ledger_url)
+        ledger.put_district(GRIDS, [], [])
         self.clock: Any = RunningClock()
-        self.url, self._port, self._web, self.clients = "", 0, None, []
+        self.furnish(stage.folder / "data", ledger)
 
     async def __aenter__(self) -> Outpost:
         await asyncio.to_thread(self.stage.start)

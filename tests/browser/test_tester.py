@@ -101,7 +101,7 @@ async def test_a_scenario_with_faults_is_played_to_its_verdict(site: Site, brows
 
     assert await find_faults(page) == []
     table = page.locator("#run table")
-    await expect(page.locator("#state-title")).to_contain_text("与预期一致")
+    assert await page.inner_text("#state-title") == "✓ 与预期一致", await page.inner_text("#run")
     await expect(table.locator(".verdict-opened")).to_have_count(1)
     await expect(table.locator(".verdict-quiet")).to_have_count(1)
     await expect(page.locator("#run")).to_contain_text("隔离 2")

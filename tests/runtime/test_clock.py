@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from gateway.runtime.clock import BEHIND_RATE, ForwardClock
+import time
+
+from gateway.runtime.clock import BEHIND_RATE, ForwardClock, RunningClock
 
 DAY = 86_400_000
 
@@ -64,3 +66,18 @@ def test_a_fast_clock_goes_on_fast() -> None:
     walls.wall -= DAY
     walls.steady += 1_000
     assert clock() == walls.wall + DAY + int(60_000 * BEHIND_RATE)
+
+
+def test_it_stands_at_its_anchor_until_that_is_reached() -> None:
+    """Registered at that time by a process before, a gateway that starts early is not ahead of it."""
+    real = time.time_ns() // 1_000_000
+    running = RunningClock(1_000.0, real + 300, 5_000_000)
+    clock = ForwardClock(running, running.speed, running.steady)
+    clock.advance_to(5_000_001)
+    time.sleep(0.1)
+    # Two clocks are read, one after the other: a millisecond of real time, perhaps.
+    assert 5_000_001 <= clock() <= 5_000_001 + 1_000
+    time.sleep(0.5)
+    before = running()
+    assert before <= clock() <= running()
+    assert before > 5_000_000 + 1_000 * 200

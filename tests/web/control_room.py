@@ -77,12 +77,18 @@ class ControlRoom:
     """The whole of it. Use it as an async context."""
 
     def __init__(self, folder: Path, district: DistrictFile | None = None) -> None:
-        self.folder = folder
         self.world = World(folder, district or two_towns())
         ledger = self.world.ledger
         assert isinstance(ledger, SqlLedger)
-        self.ledger = ledger
-        self.ledger.put_district(GRIDS, [], CONTACTS)
+        ledger.put_district(GRIDS, [], CONTACTS)
+        # The same hands as the gateway's, at the pace of real time: a page counts seconds.
+        self.clock = HandClock(speed=1.0, moment=self.world.clock.moment)
+        self.furnish(folder, ledger)
+        self._door: DoorServer | None = None
+
+    def furnish(self, folder: Path, ledger: SqlLedger) -> None:
+        """What the web process needs, whichever gateway it stands beside."""
+        self.folder, self.ledger = folder, ledger
         self.accounts = SqlAccounts(ledger.database)
         self.sign_in = SignIn(
             self.accounts, ArgonSecrets(bytes(32), CHEAP), RunningClock(), Policy(second_factor=frozenset())
@@ -90,13 +96,10 @@ class ControlRoom:
         self.officers = Officers(self.sign_in, ledger)
         self.webhooks = SqlWebhooks(ledger.database, bytes(32))
         self.products = SqlProducts(ledger.database, bytes(32))
-        # The same hands as the gateway's, at the pace of real time: a page counts seconds.
-        self.clock = HandClock(speed=1.0, moment=self.world.clock.moment)
         self.page_keys = PageKeys(folder)
         self.url = ""
         self._port = 0
         self._web: tuple[uvicorn.Server, asyncio.Task[None]] | None = None
-        self._door: DoorServer | None = None
         self.clients: list[httpx.AsyncClient] = []
 
     async def __aenter__(self) -> Self:
