@@ -357,7 +357,9 @@ async def _hook(room: ControlRoom) -> str:
     )
     room.webhooks.add(hook, "not-in-any-picture", Deed(now, "administrator", "webhook.add", hook.id))
     room.webhooks.send(make_test(hook, "picture", now), 5, Deed(now, "administrator", "webhook.test", hook.id))
-    room.products.put("fixed-sos", "not-in-any-picture", now, Deed(now, "administrator", "product.make", "fixed-sos"))
+    room.products.put(
+        "fixed-sos", "not-in-any-picture", "key", now, Deed(now, "administrator", "product.make", "fixed-sos")
+    )
     return hook.id
 
 

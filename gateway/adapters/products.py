@@ -37,18 +37,24 @@ class SqlProducts:
     def product(self, profile: str) -> Product | None:
         return next((one for one in self.products() if one.profile == profile), None)
 
-    def put(self, profile: str, secret: str, earlier_until: int, deed: Deed) -> bool:
+    def renewal(self, profile: str) -> str:
+        with self._database.reading() as session:
+            rows = session.select("SELECT renewal FROM product WHERE profile = ?", profile)
+        return str(rows[0][0]) if rows else ""
+
+    def put(self, profile: str, secret: str, renewal: str, earlier_until: int, deed: Deed) -> bool:
         sealed = self._close(profile, secret)
         with self._database.writing() as session:
             written = session.run(
-                "INSERT INTO product (profile, created_at, renewed_at, secret) VALUES (?, ?, ?, ?) "
+                "INSERT INTO product (profile, created_at, renewed_at, secret, renewal) VALUES (?, ?, ?, ?, ?) "
                 "ON CONFLICT (profile) DO UPDATE SET earlier = product.secret, earlier_until = ?, "
-                "secret = excluded.secret, renewed_at = excluded.renewed_at "
-                "WHERE product.renewed_at < excluded.renewed_at",
+                "secret = excluded.secret, renewed_at = excluded.renewed_at, renewal = excluded.renewal "
+                "WHERE product.renewal <> excluded.renewal",
                 profile,
                 deed.at,
                 deed.at,
                 sealed,
+                renewal,
                 earlier_until,
             )
             if written:

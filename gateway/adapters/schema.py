@@ -365,6 +365,7 @@ webhook_delivery = _table(
     Column("settled_at", NUMBER),
     Column("outcome", Text, nullable=False),
     Column("body", LargeBinary, nullable=False),
+    Column("again", Text, nullable=False, server_default=""),
     PrimaryKeyConstraint("webhook", "id"),
     Index("ix_webhook_delivery_due", "webhook", "due_at", "seq", **_where("state = 'waiting'")),
     Index("ix_webhook_delivery_incident", "webhook", "incident", "seq", **_where("state = 'waiting'")),
@@ -389,6 +390,7 @@ product = _table(
     Column("off_at", NUMBER),
     Column("secret", LargeBinary, nullable=False),
     Column("earlier", LargeBinary),
+    Column("renewal", Text, nullable=False, server_default=""),
 )
 
 awaited = _table(

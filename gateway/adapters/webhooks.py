@@ -219,14 +219,16 @@ class SqlWebhooks:
             append_deed(session, deed)
         return True
 
-    def send_again(self, webhook: str, id: str, now: int, deed: Deed) -> bool:
+    def send_again(self, webhook: str, id: str, key: str, now: int, deed: Deed) -> bool:
         with self._database.writing() as session:
             found = session.run(
-                "UPDATE webhook_delivery SET state = 'waiting', attempts = 0, due_at = ?, settled_at = NULL "
-                "WHERE webhook = ? AND id = ? AND state <> 'waiting'",
+                "UPDATE webhook_delivery SET state = 'waiting', attempts = 0, due_at = ?, settled_at = NULL, "
+                "again = ? WHERE webhook = ? AND id = ? AND state <> 'waiting' AND again <> ?",
                 now,
+                key,
                 webhook,
                 clip(id),
+                key,
             )
             if found:
                 append_deed(session, deed)

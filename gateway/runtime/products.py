@@ -52,6 +52,15 @@ class Product(Struct, frozen=True, omit_defaults=True):
         return self.off_at is None
 
 
+class ProductChanged(Struct, frozen=True):
+    """A model as it is now, and its new secret where it got one, which nobody can ask for again. ``is_repeat``: it had
+    happened already."""
+
+    product: Product
+    secret: str = ""
+    is_repeat: bool = False
+
+
 class Awaited(Struct, frozen=True, omit_defaults=True):
     """A registered device that fetches its password: ``until`` when it may, when it did, from where; and how often it
     was asked for in vain since, last when and from where."""
@@ -74,8 +83,11 @@ class Products(Protocol):
     def products(self) -> list[Product]: ...
     def product(self, profile: str) -> Product | None: ...
 
-    def put(self, profile: str, secret: str, earlier_until: int, deed: Deed) -> bool:
-        """A new secret; the one before is good until then. False where the deed's time is not after the last one's."""
+    def renewal(self, profile: str) -> str:
+        """What the present secret was made by; "" for none."""
+
+    def put(self, profile: str, secret: str, renewal: str, earlier_until: int, deed: Deed) -> bool:
+        """A new secret; the one before is good until then. False where ``renewal`` has made the present one."""
 
     def switch(self, profile: str, off_at: int | None, deed: Deed) -> None: ...
 
@@ -148,27 +160,36 @@ class ProductDesk:
 
     # --- the secrets ----------------------------------------------------------------------------------------------
 
-    async def change(self, actor: Actor, where: str, profile: str, verb: str) -> tuple[Product, str]:
-        """The model as it is now, and its new secret where it got one. Raises NoProduct, LedgerDown."""
+    async def change(self, actor: Actor, where: str, profile: str, verb: str, key: str) -> ProductChanged:
+        """The same ``key`` again makes no second secret: the one before would end with it, which devices on the shelf
+        hold. Raises NoProduct, LedgerDown."""
         if profile not in self._catalog.profiles:
             raise NoProduct("unknown-profile")
         known = await asyncio.to_thread(self.products.product, profile)
         if verb not in VERBS:
             raise NoProduct("verb")
+        renewal = hashlib.sha256(f"{actor.id}/{key}".encode()).hexdigest()[:32]
+        if (
+            known is not None
+            and verb in ("make", "renew")
+            and await asyncio.to_thread(self.products.renewal, profile) == renewal
+        ):
+            return ProductChanged(known, is_repeat=True)
         if (known is None) != (verb == "make"):
             raise NoProduct("no-product" if known is None else "there-already")
         now = self._clock()
         deed = Deed(now, actor.name, f"product.{verb}", profile, where, role=actor.role)
         secret = ""
         if verb in ("make", "renew"):
-            secret = make_secret()
-            await asyncio.to_thread(self.products.put, profile, secret, now + OVERLAP_MS, deed)
+            made = make_secret()
+            if await asyncio.to_thread(self.products.put, profile, made, renewal, now + OVERLAP_MS, deed):
+                secret = made
         else:
             await asyncio.to_thread(self.products.switch, profile, now if verb == "off" else None, deed)
         found = await asyncio.to_thread(self.products.product, profile)
         if found is None:
             raise NoProduct("no-product")
-        return found, secret
+        return ProductChanged(found, secret, is_repeat=verb in ("make", "renew") and not secret)
 
     # --- registered devices ---------------------------------------------------------------------------------------
 

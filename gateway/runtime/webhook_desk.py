@@ -179,11 +179,12 @@ class WebhookDesk:
         await self.find(actor, id)
         return await asyncio.to_thread(self._webhooks.deliveries, id, limit, before)
 
-    async def send_again(self, actor: Actor, where: str, id: str, delivery: str) -> bool:
-        """Whether there is such a delivery that does not wait already. Raises LookupError, LedgerDown."""
+    async def send_again(self, actor: Actor, where: str, id: str, delivery: str, key: str) -> bool:
+        """Whether there is such a delivery that does not wait already, and that ``key`` has not sent again. Raises
+        LookupError, LedgerDown."""
         await self.find(actor, id)
         deed = self._deed(actor, where, "webhook.again", id, delivery)
-        is_found = await asyncio.to_thread(self._webhooks.send_again, id, delivery, self._clock(), deed)
+        is_found = await asyncio.to_thread(self._webhooks.send_again, id, delivery, key, self._clock(), deed)
         if self._courier is not None:
             self._courier.kick()
         return is_found

@@ -164,8 +164,8 @@ class Webhooks(Protocol):
     def send(self, delivery: Delivery, most: int, deed: Deed) -> bool:
         """One more; an id that is there is left as it is. False where so many of its kind wait already."""
 
-    def send_again(self, webhook: str, id: str, now: int, deed: Deed) -> bool:
-        """Whether there is such a delivery that does not wait."""
+    def send_again(self, webhook: str, id: str, key: str, now: int, deed: Deed) -> bool:
+        """Whether there is such a delivery that does not wait, and that ``key`` has not sent again already."""
 
     def forget(self, done_before: int, before: int) -> int:
         """Deliveries that ended well before a time go, and all that were made before another. How many went."""

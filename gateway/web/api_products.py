@@ -6,14 +6,14 @@ import asyncio
 from typing import Annotated, Final, Literal
 
 from fastapi import APIRouter, Depends, Path, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
 from gateway.core.worktime import DAY_MS
 from gateway.runtime.access import Actor, Permission
 from gateway.runtime.products import Ask, NoProduct, NotGranted, ProductDesk
 from gateway.runtime.signing import MINUTE_MS
 from gateway.web.access import address_of, authorise, gate_of, network_of, public
-from gateway.web.api_incidents import respond_json
+from gateway.web.api_incidents import Body, Key, respond_json
 from gateway.web.limits import Limiter, Rate
 from gateway.web.openapi import answers, errors
 from gateway.web.problems import Problem
@@ -27,22 +27,19 @@ ASKS: Final = Rate(30, 10 * MINUTE_MS)
 IN_VAIN: Final = Rate(500, DAY_MS)
 """Asks, signed with one model's secret, that were refused: beyond that somebody tries codes one after the other."""
 
-_FORBID: Final = "forbid"
 
-
-class ProductChangeBody(BaseModel):
+class ProductChangeBody(Body):
     """Makes a model a secret, renews it, or switches it off or on."""
 
-    model_config = ConfigDict(extra=_FORBID, json_schema_extra={"example": {"verb": "make"}})
+    model_config = ConfigDict(json_schema_extra={"example": {"verb": "make"}})
 
     verb: Literal["make", "renew", "off", "on"]
 
 
-class AskBody(BaseModel):
+class AskBody(Body):
     """What a device asks with (docs/devices.md)."""
 
     model_config = ConfigDict(
-        extra=_FORBID,
         json_schema_extra={
             "example": {"product": "fixed-sos", "code": "SN-2026/0042", "at": 1795435200, "signature": "0" * 64}
         },
@@ -68,14 +65,14 @@ def route_products_api(desk: ProductDesk) -> APIRouter:
         "/products/{profile}/changes",
         responses={**answers("ProductChanged", "it is done"), **errors(400, 401, 403, 404, 409, 422, 429, 503)},
     )
-    async def change(request: Request, actor: Keeper, profile: Profile, body: ProductChangeBody) -> Response:
-        """Makes, renews or switches a model's secret, which is told this once."""
+    async def change(request: Request, actor: Keeper, profile: Profile, body: ProductChangeBody, key: Key) -> Response:
+        """Makes, renews or switches a model's secret, which is told this once; the same key again makes none."""
         try:
-            product, secret = await desk.change(actor, address_of(request), profile, body.verb)
+            changed = await desk.change(actor, address_of(request), profile, body.verb, key)
         except NoProduct as error:
             status = 404 if error.code in ("unknown-profile", "no-product") else 409
             raise Problem(status, error.code, "there is no such model, or its secret stands otherwise") from error
-        return respond_json({"product": product, "secret": secret})
+        return respond_json(changed)
 
     @router.post(
         "/provision",

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
 from gateway.runtime.access import Actor, Permission
 from gateway.runtime.webhook_desk import Hooked, Unfit, WebhookDesk, WebhookWish
 from gateway.runtime.webhooks import Delivery
 from gateway.web.access import address_of, authorise
-from gateway.web.api_incidents import Key, Limit, respond_json
+from gateway.web.api_incidents import Body, Key, Limit, respond_json
 from gateway.web.openapi import answers, errors
 from gateway.web.problems import Problem, unknown
 
@@ -19,14 +19,11 @@ Keeper = Annotated[Actor, Depends(authorise(Permission.WEBHOOKS_CHANGE))]
 Id = Annotated[str, Path(max_length=32, pattern=r"^[0-9a-f]+$", examples=["0d6b1f0e3c914e6fb1c5b6a2f2f0a7c4"])]
 Code = Annotated[str, Field(max_length=48)]
 
-_FORBID: Final = "forbid"
 
-
-class WebhookBody(BaseModel):
+class WebhookBody(Body):
     """An address to tell. ``grids`` are codes of the grid, each with all below it."""
 
     model_config = ConfigDict(
-        extra=_FORBID,
         json_schema_extra={
             "example": {
                 "title": "街道大屏",
@@ -40,24 +37,22 @@ class WebhookBody(BaseModel):
     title: Annotated[str, Field(max_length=60)]
     url: Annotated[str, Field(max_length=500)]
     kinds: Annotated[list[Annotated[str, Field(max_length=20)]], Field(min_length=1, max_length=6)]
-    grids: Annotated[list[Code], Field(max_length=100)] = []
-    communities: Annotated[list[Code], Field(max_length=300)] = []
+    grids: Annotated[list[Code], Field(max_length=100, default_factory=list)]
+    communities: Annotated[list[Code], Field(max_length=300, default_factory=list)]
 
 
-class WebhookChangeBody(BaseModel):
+class WebhookChangeBody(Body):
     """Switches a webhook off or on, makes it another secret, sends a test event, or takes it away."""
 
-    model_config = ConfigDict(extra=_FORBID, json_schema_extra={"example": {"verb": "test"}})
+    model_config = ConfigDict(json_schema_extra={"example": {"verb": "test"}})
 
     verb: Literal["off", "on", "renew", "test", "drop"]
 
 
-class AgainBody(BaseModel):
+class AgainBody(Body):
     """A delivery to send again, by its event's id."""
 
-    model_config = ConfigDict(
-        extra=_FORBID, json_schema_extra={"example": {"id": "7d9f3a52-0f4e-5b53-9f0e-3d2f0c9f5a11/3/closed"}}
-    )
+    model_config = ConfigDict(json_schema_extra={"example": {"id": "7d9f3a52-0f4e-5b53-9f0e-3d2f0c9f5a11/3/closed"}})
 
     id: Annotated[str, Field(max_length=120)]
 
@@ -126,10 +121,11 @@ def route_webhooks_api(desk: WebhookDesk) -> APIRouter:
         "/{id}/deliveries/again",
         responses={**answers("Hooked", "it is sent again"), **errors(400, 401, 403, 404, 422, 429, 503)},
     )
-    async def send_again(request: Request, actor: Keeper, id: Id, body: AgainBody) -> Response:
-        """Sends one again that was delivered or given up; one that waits goes on waiting."""
+    async def send_again(request: Request, actor: Keeper, id: Id, body: AgainBody, key: Key) -> Response:
+        """Sends one again that was delivered or given up; one that waits goes on waiting, and the same key does it
+        once."""
         try:
-            await desk.send_again(actor, address_of(request), id, body.id)
+            await desk.send_again(actor, address_of(request), id, body.id, key)
             return respond_json(Hooked(await desk.find(actor, id)))
         except LookupError as error:
             raise unknown() from error

@@ -25,7 +25,7 @@ from gateway.runtime.device_desk import Settled
 from gateway.runtime.device_history import Chapter
 from gateway.runtime.handing_over import Shift
 from gateway.runtime.ports import Finding, GivenCommand
-from gateway.runtime.products import Granted, Product
+from gateway.runtime.products import Granted, Product, ProductChanged
 from gateway.runtime.rule_desk import Case, Decision, RuleAccount, Ruled, Standing
 from gateway.runtime.sick import Ailment, Patient, Symptom
 from gateway.runtime.trial_desk import Trial, TrialState
@@ -298,13 +298,6 @@ class ProductList(Struct, frozen=True):
     """Models that have a secret."""
 
     items: list[Product]
-
-
-class ProductChanged(Struct, frozen=True):
-    """A model as it is now, and its new secret where it got one, which nobody can ask for again."""
-
-    product: Product
-    secret: str
 
 
 _DEVICE: Final = Device(

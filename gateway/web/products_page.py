@@ -4,6 +4,7 @@ else."""
 from __future__ import annotations
 
 import asyncio
+import secrets
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request, Response
@@ -14,7 +15,7 @@ from gateway.runtime.products import NoProduct, ProductDesk
 from gateway.web.access import address_of, authorise, gate_of
 from gateway.web.console import Console
 from gateway.web.device_page import read_text
-from gateway.web.device_view import offer_profiles
+from gateway.web.device_view import offer_profiles, read_key
 from gateway.web.languages import choose_language
 from gateway.web.problems import Problem
 
@@ -44,6 +45,7 @@ def route_products(console: Console, desk: ProductDesk) -> APIRouter:
             profiles=[pair for pair in profiles if pair[0] not in known],
             made=profile,
             secret=secret,
+            wish_id=secrets.token_hex(16),
             now=gate_of(request).sign_in.clock(),
         )
 
@@ -51,11 +53,13 @@ def route_products(console: Console, desk: ProductDesk) -> APIRouter:
     async def change(request: Request, actor: Keeper) -> Response:
         """Makes, renews or switches one."""
         sent = await request.form()
-        profile = read_text(sent, "profile")
+        profile, key = read_text(sent, "profile"), read_key(read_text(sent, "id"))
         try:
-            _, secret = await desk.change(actor, address_of(request), profile, read_text(sent, "verb"))
+            changed = await desk.change(actor, address_of(request), profile, read_text(sent, "verb"), key)
         except NoProduct as error:
             raise Problem(409, error.code, "there is no such model, or its secret stands otherwise") from error
-        return await page(request, profile, secret, 201) if secret else RedirectResponse("/products", 303)
+        if changed.secret:
+            return await page(request, profile, changed.secret, 201)
+        return RedirectResponse("/products", 303)
 
     return router

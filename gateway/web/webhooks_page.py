@@ -190,8 +190,9 @@ def route_webhooks(console: Console, desk: WebhookDesk) -> APIRouter:
     async def send_again(request: Request, actor: Keeper, id: str) -> Response:
         """Sends one event again."""
         sent = await request.form()
+        key = read_key(read_text(sent, "id"))
         await find(actor, id)
-        await desk.send_again(actor, address_of(request), id, read_text(sent, "delivery"))
+        await desk.send_again(actor, address_of(request), id, read_text(sent, "delivery"), key)
         return RedirectResponse(f"/webhooks/{id}?done=again", 303)
 
     async def find(actor: Actor, id: str) -> Webhook:

@@ -30,14 +30,15 @@ def test_a_models_secret_is_sealed_renewed_with_an_overlap_and_switched(
     ledger: SqlLedger, products: SqlProducts
 ) -> None:
     assert products.keys("fixed-sos", NOW) == []
-    assert products.put("fixed-sos", "first", 0, deed())
+    assert products.put("fixed-sos", "first", "k1", 0, deed())
     assert products.products() == [Product("fixed-sos", NOW, NOW)]
     [[sealed]] = select(ledger, "SELECT secret FROM product")
     assert b"first" not in bytes(sealed)
     with pytest.raises(SealBroken):
         SqlProducts(ledger.database, b"x" * 32).keys("fixed-sos", NOW)
-    assert not products.put("fixed-sos", "same moment", NOW + 50, deed())
-    assert products.put("fixed-sos", "second", NOW + 50, deed(NOW + 1))
+    assert not products.put("fixed-sos", "once more", "k1", NOW + 50, deed(NOW + 1))
+    assert products.put("fixed-sos", "second", "k2", NOW + 50, deed(NOW + 1))
+    assert products.renewal("fixed-sos") == "k2"
     assert products.keys("fixed-sos", NOW + 49) == [b"second", b"first"]
     assert products.keys("fixed-sos", NOW + 50) == [b"second"]
     products.switch("fixed-sos", NOW + 60, deed(NOW + 60))

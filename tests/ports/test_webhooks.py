@@ -112,8 +112,8 @@ def test_of_each_incident_the_first_is_due_and_what_is_put_off_goes_when_the_rec
     assert [one.id for one in webhooks.due("hook1", NOW + 6, 9)] == ["b", "d"]
     shown = {one.id: (one.state, one.attempts, one.outcome) for one in webhooks.deliveries("hook1", 9)}
     assert (shown["a"], shown["c"]) == ((State.DEAD, 2, "422 no"), (State.DONE, 1, "200 ok"))
-    assert webhooks.send_again("hook1", "a", NOW + 7, DEED)
-    assert not webhooks.send_again("hook1", "a", NOW + 7, DEED)
+    assert webhooks.send_again("hook1", "a", "k1", NOW + 7, DEED)
+    assert not webhooks.send_again("hook1", "a", "k2", NOW + 7, DEED), "it waits"
     assert [one.id for one in webhooks.due("hook1", NOW + 7, 9)] == ["d", "a"]
 
 

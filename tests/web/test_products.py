@@ -25,7 +25,7 @@ async def secret(room: ControlRoom) -> str:
     room.add("boss", Role.ADMINISTRATOR)
     boss = await room.visitor_as("boss")
     await boss.get("/products")
-    made = await boss.submit("/products", {"profile": "fixed-sos", "verb": "make"})
+    made = await boss.submit("/products", {"id": key(), "profile": "fixed-sos", "verb": "make"})
     assert made.status_code == 201
     [held] = room.products.keys("fixed-sos", room.sign_in.clock())
     assert held.decode() in made.text
@@ -102,18 +102,18 @@ async def test_a_secret_that_is_off_fetches_nothing_and_one_that_was_renewed_sti
     boss = await room.visitor_as("boss")
     assert (await register(keeper, "SN-1")).status_code == 303
     await boss.get("/products")
-    await boss.submit("/products", {"profile": "fixed-sos", "verb": "off"})
+    await boss.submit("/products", {"id": key(), "profile": "fixed-sos", "verb": "off"})
     assert code_of(await ask(room, secret, "SN-1")) == (401, "wrong-signature")
     refused = await register(keeper, "SN-2")
     assert refused.status_code == 422
     await boss.get("/products")
-    await boss.submit("/products", {"profile": "fixed-sos", "verb": "on"})
+    await boss.submit("/products", {"id": key(), "profile": "fixed-sos", "verb": "on"})
     await boss.get("/products")
-    renewed = await boss.submit("/products", {"profile": "fixed-sos", "verb": "renew"})
+    renewed = await boss.submit("/products", {"id": key(), "profile": "fixed-sos", "verb": "renew"})
     assert renewed.status_code == 201
     assert (await ask(room, secret, "SN-1")).status_code == 200
-    assert (await boss.submit("/products", {"profile": "fixed-sos", "verb": "make"})).status_code == 409
-    assert (await boss.submit("/products", {"profile": "no-model", "verb": "make"})).status_code == 409
+    assert (await boss.submit("/products", {"id": key(), "profile": "fixed-sos", "verb": "make"})).status_code == 409
+    assert (await boss.submit("/products", {"id": key(), "profile": "no-model", "verb": "make"})).status_code == 409
 
 
 async def test_a_whole_table_is_awaited_and_agents_devices_are_not(
@@ -137,3 +137,13 @@ async def test_one_address_asks_so_often_and_no_more(room: ControlRoom, secret: 
     assert code_of(answer) == (429, "too-often")
     assert len(answers) > ASKS.burst
     assert int(answer.headers["Retry-After"]) > 0
+
+
+async def test_a_secret_is_made_once_however_often_the_same_wish_comes(room: ControlRoom, secret: str) -> None:
+    """Devices on the shelf hold the secret before: one renewal too many would end it."""
+    boss = await room.visitor_as("boss")
+    await boss.get("/products")
+    wish = {"id": key(), "profile": "fixed-sos", "verb": "renew"}
+    assert [(await boss.submit("/products", wish)).status_code for _ in range(3)] == [201, 303, 303]
+    assert [held.decode() for held in room.products.keys("fixed-sos", room.sign_in.clock())][1] == secret
+    assert len(deeds(room, "product.renew")) == 1
