@@ -20,7 +20,7 @@ from gateway.core.model import Device, Incident
 from gateway.runtime.clock import RunningClock
 from tests.acceptance.stage import Stage
 from tests.browser.conftest import Visit
-from tests.browser.test_pages import find_faults
+from tests.browser.test_pages import check_width, find_faults
 from tests.conftest import StartMosquitto
 from tests.core.worlds import real_catalog
 from tests.edge.agents import BUS_DEVICES, AgentHouse
@@ -129,7 +129,7 @@ async def test_from_the_click_to_what_the_device_did(room: Outpost, visit: Visit
     await page.click("#incident-desk > summary")
     await choose(page, "broadcast", arg_text="请沿楼梯撤离", reason="drill of the desk")
     await expect(page.locator("#order-question")).to_contain_text("“Broadcast” to “")
-    assert await page.evaluate("document.documentElement.scrollWidth") <= 360
+    await check_width(page, 360)
     assert json.dumps(await find_faults(page), ensure_ascii=False, indent=1) == "[]"
     await page.click("#order-confirm button")
     await expect(page.locator("#incident-given")).to_contain_text("no power")
@@ -139,7 +139,7 @@ async def test_from_the_click_to_what_the_device_did(room: Outpost, visit: Visit
     await expect(page.locator(".sights")).to_contain_text("37021501001320000001")
     await page.click("[data-copies]")
     await expect(page.locator("[data-copies]")).to_have_text("Copied")
-    assert await page.evaluate("document.documentElement.scrollWidth") <= 360
+    await check_width(page, 360)
 
 
 async def test_that_nobody_hears_is_said_and_what_was_written_stays(room: Outpost, visit: Visit) -> None:

@@ -11,7 +11,7 @@ from playwright.async_api import Page, expect
 
 from gateway.core.model import DeviceState, RegistryChange, Role, Sort
 from tests.browser.conftest import Visit
-from tests.browser.test_pages import find_faults
+from tests.browser.test_pages import check_width, find_faults
 from tests.web.control_room import ControlRoom
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -43,7 +43,7 @@ async def test_from_the_box_to_the_first_signal(room: ControlRoom, visit: Visit,
     await page.click(".register button")
     await expect(page.locator("#password")).to_be_visible()
     await expect(page.locator(".qr svg")).to_be_visible()
-    assert await page.evaluate("document.documentElement.scrollWidth") <= width
+    await check_width(page, width)
     await expect(page.locator("#trial-ask")).to_contain_text("现在按一下")
     await expect(page.locator("#link-state")).to_have_class("link-state is-live")
 
@@ -76,7 +76,7 @@ async def test_every_page_about_devices_fits_its_screen_in_both_languages(room: 
     await page.set_viewport_size({"width": 360, "height": 740})
     for path in paths:
         await page.goto(path)
-        assert await page.evaluate("document.documentElement.scrollWidth") <= 360, path
+        await check_width(page, 360, path)
         left = await page.evaluate(
             """() => [...document.querySelectorAll('h1, h2, h3, button, label, summary, legend, p, header span, dt')]
                 .filter(e => !e.closest('[lang=zh]'))
@@ -89,7 +89,7 @@ async def test_every_page_about_devices_fits_its_screen_in_both_languages(room: 
     await page.set_input_files("input[type=file]", {"name": "t.csv", "mimeType": "text/csv", "buffer": table})
     await page.click("form.change button")
     await expect(page.locator("#report-title")).to_have_text("1 registered, 1 rows not")
-    assert await page.evaluate("document.documentElement.scrollWidth") <= 360
+    await check_width(page, 360)
     async with page.expect_download() as saving:
         await page.click("[data-saves=report]")
     saved = (await (await saving.value).path()).read_text(encoding="utf-8")

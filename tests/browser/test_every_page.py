@@ -3,7 +3,6 @@ other language; and each has its pictures in the docs. `tests.console_pages` is 
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
 from collections.abc import AsyncIterator
@@ -14,7 +13,7 @@ from playwright.async_api import Browser, BrowserContext, expect
 from playwright.async_api import Page as Tab
 
 from gateway.web.access import list_routes
-from tests.browser.test_pages import find_faults
+from tests.browser.test_pages import check_width, find_faults
 from tests.console_pages import PAGES, PARTS, PHONE, Page, Scene, set_scene
 from tests.servers import ROOT
 from tests.web.house import CLI
@@ -23,7 +22,6 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 DOCS = ROOT / "docs"
 WIDE = 1920
-WIDTH = "document.documentElement.scrollWidth"
 LEFT = """() => [...document.querySelectorAll('h1, h2, h3, button, label, summary, legend, th, dt, caption')]
     .filter(e => !e.closest('[lang]:not(html)') && !e.closest('[data-names]'))
     .map(e => [...e.childNodes].filter(n => n.nodeType === 3).map(n => n.data.trim()).join(''))
@@ -68,12 +66,7 @@ async def settle(tab: Tab) -> None:
 async def check_widths(tab: Tab, page: Page) -> None:
     for width in (PHONE, WIDE):
         await tab.set_viewport_size({"width": width, "height": 1080 if width == WIDE else 740})
-        # A chart takes its new size in the frames after.
-        for _ in range(50):
-            if await tab.evaluate(WIDTH) <= width:
-                break
-            await asyncio.sleep(0.1)
-        assert await tab.evaluate(WIDTH) <= width, (page.route, width)
+        await check_width(tab, width, page.route)
 
 
 async def test_the_table_has_every_page(scene: Scene) -> None:

@@ -10,7 +10,7 @@ from playwright.async_api import expect
 from gateway.core.model import Role
 from gateway.runtime.webhooks import Ended, Outcome
 from tests.browser.conftest import Visit
-from tests.browser.test_pages import find_faults
+from tests.browser.test_pages import check_width, find_faults
 from tests.web.control_room import ControlRoom
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -51,7 +51,7 @@ async def test_a_receiver_and_a_models_secret_are_set_up_by_hand_in_both_languag
     await page.set_viewport_size({"width": 360, "height": 740})
     for path in ("/webhooks", f"/webhooks/{hook.id}", "/products"):
         await page.goto(path)
-        assert await page.evaluate("document.documentElement.scrollWidth") <= 360, path
+        await check_width(page, 360, path)
     await page.goto(f"/webhooks/{hook.id}")
     await expect(page.locator(".figures-head")).to_contain_text("answered 410")
 

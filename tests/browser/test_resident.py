@@ -16,7 +16,7 @@ import uvicorn
 from playwright.async_api import Browser, BrowserContext, Page, Route, expect
 
 from gateway.web.assets import STATIC, StaticPages
-from tests.browser.test_pages import find_faults
+from tests.browser.test_pages import check_width, find_faults
 from tests.runtime.world import World
 from tests.web.wall import PHONE, Wall
 
@@ -79,7 +79,7 @@ async def hold(page: Page, ms: int) -> None:
 async def check_fit(page: Page) -> None:
     """No fault that axe calls serious or critical; nothing wider than the screen."""
     assert json.dumps(await find_faults(page), ensure_ascii=False, indent=1) == "[]"
-    assert await page.evaluate("document.documentElement.scrollWidth") <= 360
+    await check_width(page, 360)
 
 
 @pytest.mark.parametrize(("lang", "scheme"), [("zh", "light"), ("en", "dark")])

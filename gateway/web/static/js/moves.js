@@ -49,7 +49,12 @@
       if (window.htmx) window.htmx.process(old);
     } else {
       const isOpen = old.querySelector("#incident-why[open]") !== null;
+      // What somebody was told of their own act stays until the next one, whatever the gateway writes meanwhile.
+      const told = old.querySelector("#incident-told");
+      const isFocused = told.contains(document.activeElement);
+      if (old.dataset.acted === fresh.dataset.acted) fresh.querySelector("#incident-told").replaceWith(told);
       old.replaceWith(fresh);
+      if (isFocused && told.isConnected) told.querySelector(".notice").focus({ preventScroll: true });
       if (window.htmx) window.htmx.process(fresh);
       if (isOpen) fresh.querySelector("#incident-why").open = true;
     }
