@@ -9,7 +9,8 @@
   document.getElementById("charts").hidden = false;
   const numbers = document.getElementById("chart-number");
   const rates = document.getElementById("chart-rate");
-  const charts = [numbers, rates].map((holder) => echarts.init(holder, null, { renderer: "svg" }));
+  // On a canvas, and a tooltip in it: as SVG or HTML it would carry styles of its own, which the pages' policy forbids.
+  const charts = [numbers, rates].map((holder) => echarts.init(holder, null, { renderer: "canvas" }));
   const has_periods = rows[0].period !== "";
 
   function percent(text) {
@@ -33,7 +34,10 @@
       textStyle: { fontFamily: getComputedStyle(document.body).fontFamily },
       grid: { left: 8, right: 16, top: 34, bottom: 8, containLabel: true },
       legend: { type: "scroll", top: 0, textStyle: { color: colours.ink }, pageTextStyle: { color: colours.ink } },
-      tooltip: { trigger: "axis", confine: true, axisPointer: { type: "shadow" } },
+      tooltip: {
+        trigger: "axis", confine: true, renderMode: "richText", axisPointer: { type: "shadow" },
+        backgroundColor: colours.surface, borderColor: colours.line, textStyle: { color: colours.ink },
+      },
       xAxis: { type: "category", data: categories, ...axis, axisLabel: { color: colours.ink, hideOverlap: true } },
       yAxis: { type: "value", ...axis, splitLine: { lineStyle: { color: colours.line } }, ...more },
     };

@@ -39,6 +39,7 @@ const curves = (function () {
       grid: { left: 46, right: 14, top: marks.length ? 24 : 14, bottom: 26 },
       tooltip: {
         trigger: "axis", renderMode: "richText",
+        backgroundColor: paint("--surface"), borderColor: line, textStyle: { color: ink },
         valueFormatter: words === null ? undefined : (value) => (value ? words.yes : words.no),
       },
       xAxis: {
