@@ -507,6 +507,7 @@ async def serve_web(settings: Settings) -> None:
         webhooks=open_webhook_desk(settings, ledger),
         stand=open_stand(settings),
         products=open_product_desk(settings, ledger, catalog),
+        is_test=settings.platform.test,
     )
     try:
         listening = socket.create_server((section.host, section.port))

@@ -322,10 +322,11 @@ def appraise(
     returned, false, whistles answered. What counts stands in docs/appraisal.md."""
     if level is not None and by is not By.GRID:
         raise typer.BadParameter("--level goes with --by grid")
-    question = Question(by, parse_time(since, "--from"), parse_end(until), grid, level, every)
+    settings = read_settings(config)
+    simulated = settings.platform.test
+    question = Question(by, parse_time(since, "--from"), parse_end(until), grid, level, every, simulated)
     if question.since >= question.until:
         raise typer.BadParameter("--from comes after --to")
-    settings = read_settings(config)
     catalog = read_catalog(settings.profiles, settings.rules)
     now = assembly.open_clock(settings)()
     ledger = assembly.open_migrated_ledger(settings)

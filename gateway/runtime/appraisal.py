@@ -59,7 +59,8 @@ class Every(StrEnum):
 
 class Question(Struct, frozen=True):
     """What is asked: the incidents opened from ``since`` to before ``until`` (ms UTC), in ``grid`` or below. ``level``
-    leaves only the grids of that level as rows; ``every`` gives a row for each key and period."""
+    leaves only the grids of that level as rows; ``every`` gives a row for each key and period. ``simulated``: what
+    comes of simulated devices counts, too."""
 
     by: By
     since: int
@@ -67,6 +68,7 @@ class Question(Struct, frozen=True):
     grid: str = ""
     level: GridLevel | None = None
     every: Every | None = None
+    simulated: bool = False
 
 
 class Names(Struct, frozen=True):
@@ -165,6 +167,8 @@ def appraise(incidents: Iterable[Incident], question: Question, names: Names, no
         if incident.sort is not Sort.INCIDENT or not question.since <= incident.opened_at < question.until:
             continue
         if question.grid and question.grid not in chain_of(incident):
+            continue
+        if incident.simulated and not question.simulated:
             continue
         track = follow(incident)
         period = name_period(incident.opened_at, question.every)

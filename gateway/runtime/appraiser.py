@@ -7,6 +7,7 @@ import time
 from typing import Final
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from gateway.core.catalog import Catalog
 from gateway.core.worktime import DAY_MS
@@ -29,17 +30,20 @@ class Answer(Struct, frozen=True):
 
 
 class Appraiser:
-    """One for the web process. ``clock`` is the gateway's. A page and the export beside it are one reading."""
+    """One for the web process. ``clock`` is the gateway's; ``is_test``: what is simulated counts, too. A page and the
+    export beside it are one reading."""
 
-    def __init__(self, ledger: Ledger, catalog: Catalog, clock: Clock) -> None:
+    def __init__(self, ledger: Ledger, catalog: Catalog, clock: Clock, *, is_test: bool = False) -> None:
         self._ledger = ledger
         self._catalog = catalog
         self._clock = clock
+        self._is_test = is_test
         self._turn = asyncio.Lock()
         self._known: dict[tuple[tuple[str, ...], tuple[str, ...], Question], tuple[float, Answer]] = {}
 
     async def appraise(self, actor: Actor, question: Question) -> Answer:
         """What the actor may know of it. Raises GatewayError and LedgerDown."""
+        question = replace(question, simulated=self._is_test)
         key = (actor.grids, actor.communities, question)
         async with self._turn:
             known = self._known.get(key)

@@ -136,13 +136,16 @@ _overrides: Final = msgspec.json.Decoder(Override)
 
 
 class RuleDesk:
-    """One for the web process. ``clock`` is the gateway's."""
+    """One for the web process. ``clock`` is the gateway's; ``is_test``: what is simulated counts, too."""
 
-    def __init__(self, ledger: Ledger, door: DoorClient, catalog: Catalog, clock: Clock) -> None:
+    def __init__(
+        self, ledger: Ledger, door: DoorClient, catalog: Catalog, clock: Clock, *, is_test: bool = False
+    ) -> None:
         self._ledger = ledger
         self._door = door
         self._catalog = catalog
         self._clock = clock
+        self._is_test = is_test
         self._turn = asyncio.Lock()
         self._reading = asyncio.Lock()
         self._reports: dict[str, Report] = _REPORTS.setdefault(catalog.hash, {})
@@ -279,7 +282,7 @@ class RuleDesk:
 
     def _count(self, actor: Actor) -> _Lately:
         now = self._clock()
-        question = Question(By.RULE, now - LATELY_MS, now + 1)
+        question = Question(By.RULE, now - LATELY_MS, now + 1, simulated=self._is_test)
         cases: dict[str, deque[Case]] = {}
 
         def follow() -> Iterator[Incident]:

@@ -53,11 +53,12 @@ class _Trace(Struct, frozen=True):
 
 
 class Today:
-    """One for the web process. ``clock`` is the gateway's."""
+    """One for the web process. ``clock`` is the gateway's; ``is_test``: what is simulated counts, too."""
 
-    def __init__(self, ledger: Ledger, clock: Clock) -> None:
+    def __init__(self, ledger: Ledger, clock: Clock, *, is_test: bool = False) -> None:
         self._ledger = ledger
         self._clock = clock
+        self._is_test = is_test
         self._turn = asyncio.Lock()
         self._since = -1
         self._position = 0
@@ -92,21 +93,23 @@ class Today:
             after = ""
             while page := self._ledger.changed_incidents(since, after, PAGE):
                 after = page[-1].id
-                _take(traces, page)
+                self._take(traces, page)
             self._traces, self._since, self._position = traces, since, position
         while changes := self._ledger.changes(self._position, PAGE):
             self._position = changes[-1][0]
-            _take(self._traces, (incident for _, incident in changes if incident.sort is Sort.INCIDENT))
+            self._take(self._traces, (incident for _, incident in changes if incident.sort is Sort.INCIDENT))
 
-
-def _take(traces: dict[str, _Trace], incidents: Iterable[Incident]) -> None:
-    for incident in incidents:
-        has_ended = incident.state in _ENDED
-        traces[incident.id] = _Trace(
-            incident.community,
-            incident.chain,
-            incident.opened_at,
-            incident.accepted_at,
-            incident.closed_at if has_ended else None,
-            has_ended and follow(incident).is_late,
-        )
+    def _take(self, traces: dict[str, _Trace], incidents: Iterable[Incident]) -> None:
+        for incident in incidents:
+            if incident.simulated and not self._is_test:
+                traces.pop(incident.id, None)
+                continue
+            has_ended = incident.state in _ENDED
+            traces[incident.id] = _Trace(
+                incident.community,
+                incident.chain,
+                incident.opened_at,
+                incident.accepted_at,
+                incident.closed_at if has_ended else None,
+                has_ended and follow(incident).is_late,
+            )

@@ -91,20 +91,23 @@ def create_app(
     webhooks: WebhookDesk | None = None,
     stand: Stand | None = None,
     products: ProductDesk | None = None,
+    *,
+    is_test: bool = False,
 ) -> FastAPI:
     """The web process as an ASGI application. Without ``platform_keys`` no callback is taken, and without a ``gate``
     nobody signs in: then there are no pages. ``clock`` is real time, also where the gateway's runs faster: it judges
     what comes from outside; ``gateway_clock`` is the one by which incidents count. ``catalogs`` finds
     earlier ones. ``desk`` stands behind the residents' pages, ``stand`` behind the testers', ``webhooks`` behind those
     of who outside is told, ``products`` behind those of models' secrets. Of ``trusted_proxies`` it is believed who
-    asks.
+    asks. ``is_test``: what comes of simulated devices counts in figures.
 
     Raises RuntimeError for a route that does not say who may come."""
     pages = Pages() if gate is not None else None
     console = None
     if pages is not None:
         known = catalogs or {catalog.hash: catalog}.__getitem__
-        console = Console(ledger, door, catalog, known, gateway_clock or RunningClock(), pages, stand, products)
+        running = gateway_clock or RunningClock()
+        console = Console(ledger, door, catalog, known, running, pages, stand, products, is_test=is_test)
 
     @asynccontextmanager
     async def live(app: FastAPI) -> AsyncIterator[None]:

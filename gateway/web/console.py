@@ -51,12 +51,17 @@ class Console:
         pages: Pages,
         stand: Stand | None = None,
         products: ProductDesk | None = None,
+        *,
+        is_test: bool = False,
     ) -> None:
         self.ledger: Final = ledger
         self.door: Final = door
         self.catalog: Final = catalog
         self.clock: Final = clock
         self.pages: Final = pages
+        self.is_test: Final = is_test
+        """The platform is declared a test: what is simulated counts in figures."""
+
         self.board: Final = Board(ledger, clock, clock.speed)
         self.names: Final = NameBook(ledger)
         self.atlas: Final = Atlas(ledger)
@@ -69,8 +74,8 @@ class Console:
 
         self.desk: Final = DeviceDesk(ledger, door, catalog, clock, products)
         self.products: Final = products
-        self.rules: Final = RuleDesk(ledger, door, catalog, clock)
-        self.appraiser: Final = Appraiser(ledger, catalog, clock)
+        self.rules: Final = RuleDesk(ledger, door, catalog, clock, is_test=is_test)
+        self.appraiser: Final = Appraiser(ledger, catalog, clock, is_test=is_test)
         self.trials: Final = TrialDesk(ledger, catalog, catalogs, clock)
         self.stand: Final = StandDesk(stand, ledger, door, clock.speed)
         self.rendering: Final = Rendering(pages, self.board, self.words)

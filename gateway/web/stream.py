@@ -193,6 +193,7 @@ def draw_case(incident: Incident, language: str) -> dict[str, Any]:
         "community": incident.community,
         "lon": incident.lon,
         "lat": incident.lat,
+        "simulated": incident.simulated,
     }
 
 

@@ -59,7 +59,7 @@ class Wall:
     """Writes what the screens show: once for all of a scope and language."""
 
     def __init__(self, console: Console) -> None:
-        self.today: Final = Today(console.ledger, console.clock)
+        self.today: Final = Today(console.ledger, console.clock, is_test=console.is_test)
         self._console = console
         self._known: dict[tuple[Scope, str], tuple[float, int, str]] = {}
         assets = Assets()

@@ -81,6 +81,14 @@ def steps(*incidents: Incident) -> dict[str, tuple[int, int]]:
 # --- response and closing -----------------------------------------------------------------------------------------
 
 
+def test_what_is_simulated_counts_where_it_is_asked_for() -> None:
+    desk = Desk()
+    case = desk.press()
+    simulated = replace(case, id="simulated", simulated=True)
+    assert ask([case, simulated]).total.number == 1
+    assert ask([case, simulated], simulated=True).total.number == 2
+
+
 def test_a_case_from_the_press_to_the_end_in_time() -> None:
     # 特急: called back within 1 min, dispatched within 3, on site within 15, settled within 2 h, checked within 4 h.
     desk = Desk()

@@ -31,7 +31,11 @@ class Receiver:
 
 def first_is_simulated() -> DistrictFile:
     """Two communities, the first one of simulated devices."""
-    district = district_of(2)
+    return mark_first(district_of(2))
+
+
+def mark_first(district: DistrictFile) -> DistrictFile:
+    """The same, the first of its two communities being one of simulated devices."""
     first, second = district.communities
     places = tuple(
         replace(place, attributes={SIMULATED: True}) if place.parent is None else place for place in first.places

@@ -76,6 +76,9 @@ def _place(place: Place, number: int) -> Place:
 class ControlRoom:
     """The whole of it. Use it as an async context."""
 
+    is_test = False
+    """Whether the platform is declared a test."""
+
     def __init__(self, folder: Path, district: DistrictFile | None = None) -> None:
         self.world = World(folder, district or two_towns())
         ledger = self.world.ledger
@@ -141,6 +144,7 @@ class ControlRoom:
             desk=HelpDesk(self.ledger, calls, door, self.page_keys, RunningClock()),
             webhooks=WebhookDesk(self.ledger, self.webhooks, HttpReceivers(), RunningClock()),
             products=ProductDesk(self.ledger, self.products, self.world.catalog, RunningClock()),
+            is_test=self.is_test,
         )
         listening = socket.create_server(("127.0.0.1", self._port))
         self._port = listening.getsockname()[1]

@@ -81,7 +81,7 @@
     marker.bindPopup(() => {
       const sheet = document.createElement("div");
       sheet.append(link(`/incidents/${one.id}`, one.title || one.number));
-      sheet.append(line(`${one.level_name} · ${one.state} · ${one.number}`));
+      sheet.append(line([...(one.simulated ? [words.simulated] : []), one.level_name, one.state, one.number].join(" · ")));
       return sheet;
     });
     known.set(one.id, marker);
