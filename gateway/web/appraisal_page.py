@@ -8,6 +8,7 @@ from typing import Annotated, Any, Final
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Depends, Query, Request, Response
+from msgspec import Struct
 
 from gateway.core.model import GridLevel
 from gateway.core.worktime import DAY_MS, day_start, local_day
@@ -35,6 +36,34 @@ YEARS: Final = (2000, 2999)
 
 SHOWN: Final = 500
 """Rows that a page shows; the export has them all."""
+
+
+class Export(Struct, frozen=True):
+    """What a table for spreadsheets holds, and its file's name without the ending."""
+
+    answer: Answer
+    name: str
+
+
+async def read_export(
+    request: Request,
+    actor: Seer,
+    by: By,
+    since: Annotated[date, Query(alias="from")],
+    until: Annotated[date, Query(alias="to")],
+    grid: Word = "",
+    level: Word = "",
+    every: Word = "",
+) -> Export:
+    """For a route's dependencies: answers what is asked for, and writes down who took it along."""
+    console: Console = request.app.state.console
+    question = make_question(console, actor, by, since, until, grid, level, every)
+    answer = await ask(console, actor, question)
+    await record(request, actor, "appraisal.export", str(by), detail=str(request.url.query))
+    return Export(answer, f"appraisal-{by}-{since}-{until}")
+
+
+Asked = Annotated[Export, Depends(read_export)]
 
 
 def route_appraisal(console: Console) -> APIRouter:
@@ -83,39 +112,15 @@ def route_appraisal(console: Console) -> APIRouter:
         )
 
     @router.get("/appraisal/export.csv")
-    async def export(
-        request: Request,
-        actor: Seer,
-        by: By,
-        since: Annotated[date, Query(alias="from")],
-        until: Annotated[date, Query(alias="to")],
-        grid: Word = "",
-        level: Word = "",
-        every: Word = "",
-    ) -> Response:
+    async def export(asked: Asked) -> Response:
         """All columns and rows, as a table for spreadsheets."""
-        question = make_question(console, actor, by, since, until, grid, level, every)
-        answer = await ask(console, actor, question)
-        await record(request, actor, "appraisal.export", str(by), detail=str(request.url.query))
-        return respond_csv(answer, f"appraisal-{by}-{since}-{until}.csv")
+        return respond_csv(asked.answer, f"{asked.name}.csv")
 
     @router.get("/appraisal/export.xlsx")
-    async def export_workbook(
-        request: Request,
-        actor: Seer,
-        by: By,
-        since: Annotated[date, Query(alias="from")],
-        until: Annotated[date, Query(alias="to")],
-        grid: Word = "",
-        level: Word = "",
-        every: Word = "",
-    ) -> Response:
+    async def export_workbook(asked: Asked) -> Response:
         """The same as a workbook."""
-        question = make_question(console, actor, by, since, until, grid, level, every)
-        answer = await ask(console, actor, question)
-        await record(request, actor, "appraisal.export", str(by), detail=str(request.url.query))
-        data = await asyncio.to_thread(render_workbook, answer.appraisal)
-        return respond_workbook(data, f"appraisal-{by}-{since}-{until}.xlsx")
+        data = await asyncio.to_thread(render_workbook, asked.answer.appraisal)
+        return respond_workbook(data, f"{asked.name}.xlsx")
 
     return router
 
