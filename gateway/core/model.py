@@ -133,6 +133,12 @@ class Place(Struct, frozen=True, omit_defaults=True):
     lat: float | None = None
     attributes: dict[str, Scalar] = {}
 
+    @property
+    def is_simulated(self) -> bool:
+        """Of a community's topmost place: whether its devices are all simulated. Only ``true`` says so: real calls for
+        help must never be held back by a value that somebody meant otherwise."""
+        return self.attributes.get(SIMULATED) is True
+
 
 class Device(Struct, frozen=True, omit_defaults=True):
     """A device as registered: what it is (``profile``), who publishes for it (``source``), and where it is."""

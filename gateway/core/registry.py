@@ -16,7 +16,6 @@ from gateway.core.condition import is_answerable
 from gateway.core.district import DistrictError, PlaceTree
 from gateway.core.evaluator import Band
 from gateway.core.model import (
-    SIMULATED,
     Community,
     Device,
     DeviceState,
@@ -224,9 +223,8 @@ class Registry:
         return self._tree.attribute(place, name) if self._tree is not None and place in self._tree else None
 
     def is_simulated(self) -> bool:
-        """Whether the community is one of simulated devices. Only ``true`` says so: real calls for help must never be
-        held back by a value that somebody meant otherwise."""
-        return self._tree is not None and self._tree.root.attributes.get(SIMULATED) is True
+        """Whether the community is one of simulated devices."""
+        return self._tree is not None and self._tree.root.is_simulated
 
     def listed(self, name: str) -> frozenset[str]:
         """The entries of a watch list."""

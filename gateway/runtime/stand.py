@@ -1,7 +1,7 @@
 """The test stand (试验台): the port to it, and what became of what it plays, as the ledger tells.
 
 The stand plays and says what must come of it; here it is held against what came. It plays on communities of simulated
-devices alone (`gateway.core.model.SIMULATED`), and the engine itself is asked whether a community is one.
+devices alone (`Place.is_simulated`), and the engine itself is asked whether a community is one.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Final, Protocol
 
 from msgspec import Struct
 
-from gateway.core.model import SIMULATED, Community, Incident, Phase, Sort
+from gateway.core.model import Community, Incident, Phase, Sort
 from gateway.runtime.access import Actor
 from gateway.runtime.device_desk import Refused
 from gateway.runtime.door import DoorClient, DoorClosed, DoorRefused
@@ -299,7 +299,7 @@ class StandDesk:
         except DoorRefused as error:
             raise DoorClosed(str(error)) from error
         roots = [place for place in present.places if place.parent is None]
-        if not roots or any(root.attributes.get(SIMULATED) is not True for root in roots):
+        if not roots or not all(root.is_simulated for root in roots):
             raise Refused("not-simulated", f"{community.id} is not marked as a community of simulated devices", "")
 
     def _stand_now(self, actor: Actor, communities: set[str]) -> Baseline:
