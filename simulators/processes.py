@@ -139,10 +139,12 @@ class Programs:
         await self._wait_for(process, "web", '"event": "ready"')
         self._readers.append(asyncio.create_task(self._read_on(process)))
 
-    async def add_account(self, role: str, scope: Sequence[str], settings: Mapping[str, str]) -> tuple[str, str]:
-        """Makes an account that is named as its role, with this scope (options of `gateway account add`). Returns its
-        name and password. Raises ProgramEnded."""
-        name = role.replace("_", "-")
+    async def add_account(
+        self, role: str, scope: Sequence[str], settings: Mapping[str, str], name: str = ""
+    ) -> tuple[str, str]:
+        """Makes an account, named as its role unless it has a name, with this scope (options of `gateway account add`).
+        Returns its name and password. Raises ProgramEnded."""
+        name = name or role.replace("_", "-")
         arguments = ["-m", "gateway", "account", "add", name, "--role", role, "--permanent", *scope]
         process = await self._spawn(f"account-{name}", arguments, self._settings | dict(settings))
         out, _ = await process.communicate()

@@ -63,7 +63,7 @@ async def _show_stand(folder: Path) -> None:
             browser = await playwright.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-gpu"])
             desk = await browser.new_page()
             tab = await browser.new_page(base_url=site.url, viewport={"width": 1280, "height": 900}, locale="zh-CN")
-            await enter(tab, site)
+            await enter(tab, site.tester)
             await tab.goto("/tester")
             await choose(tab)
             await tab.evaluate("window.scrollTo(0, 0)")

@@ -29,31 +29,34 @@ STARTING_S = 6.0
 
 
 class Site(Struct, frozen=True):
-    """Where the pages are, the platform behind them, and a tester's account."""
+    """Where the pages are, the platform behind them, and the accounts (name, password) of a tester and of one who may
+    play in the second community alone."""
 
     url: str
     platform: str
-    name: str
-    password: str
+    tester: tuple[str, str]
+    other: tuple[str, str]
 
 
 @asynccontextmanager
 async def open_site(folder: Path) -> AsyncIterator[Site]:
-    """One community of simulated devices, played by a stand, at a test platform."""
+    """Two communities of simulated devices, played by a stand, at a test platform."""
     programs = Programs(folder, {"SCG_CLOCK__SPEED": str(SPEED), "SCG_CLOCK__ANCHOR": str(START_MS)})
     try:
-        tested = generate_test_communities(7, 1)
+        tested = generate_test_communities(7, 2)
         write_tables(tested, folder / "tables")
         still = {"SCG_CLOCK__SPEED": "0.001", "SCG_CLOCK__ANCHOR_REAL": str(time.time_ns() // 1_000_000)}
         _, platform = await asyncio.gather(programs.import_tables(folder / "tables", still), programs.start_platform())
-        name, password = await programs.add_account("tester", ("--grid", "370215"), still)
+        second = ("--community", tested.communities[1].community.id)
+        tester = await programs.add_account("tester", ("--grid", "370215"), still)
+        other = await programs.add_account("tester", second, still, "other")
         clock = PlayClock(SPEED, time.time_ns() // 1_000_000 + round(STARTING_S * 1000), START_MS)
         now = {"SCG_CLOCK__ANCHOR_REAL": str(clock.anchor_real)}
         broker = await programs.start_gateway(platform, now)
         stand = await start_stand(programs, tested, broker, clock, 7)
         port = programs.free_port()
         await programs.start_web(port, now | stand)
-        yield Site(f"http://127.0.0.1:{port}", platform, name, password)
+        yield Site(f"http://127.0.0.1:{port}", platform, tester, other)
     finally:
         await programs.stop()
 
@@ -64,11 +67,12 @@ async def site(tmp_path: Path) -> AsyncIterator[Site]:
         yield made
 
 
-async def enter(page: Page, site: Site) -> None:
-    """The tester signs in."""
+async def enter(page: Page, account: tuple[str, str]) -> None:
+    """Somebody signs in."""
+    name, password = account
     await page.goto("/login")
-    await page.fill("input[name=name]", site.name)
-    await page.fill("input[name=password]", site.password)
+    await page.fill("input[name=name]", name)
+    await page.fill("input[name=password]", password)
     await page.press("input[name=password]", "Enter")
     await page.wait_for_url("**/board")
 
@@ -92,7 +96,7 @@ async def test_a_scenario_with_faults_is_played_to_its_verdict(site: Site, brows
     context = await browser.new_context(base_url=site.url, viewport={"width": 1280, "height": 900})
     page = await context.new_page()
     page.set_default_timeout(30_000)
-    await enter(page, site)
+    await enter(page, site.tester)
 
     await page.goto("/tester")
     assert await find_faults(page) == []
@@ -105,6 +109,15 @@ async def test_a_scenario_with_faults_is_played_to_its_verdict(site: Site, brows
     await expect(table.locator(".verdict-opened")).to_have_count(1)
     await expect(table.locator(".verdict-quiet")).to_have_count(1)
     await expect(page.locator("#run")).to_contain_text("隔离 2")
+    stranger = await browser.new_context(base_url=site.url)
+    theirs = await stranger.new_page()
+    await enter(theirs, site.other)
+    for path in (page.url, f"{page.url}/part"):
+        assert (await stranger.request.get(path)).status == 404, "what is played elsewhere is nobody else's to see"
+    await theirs.goto("/tester")
+    await expect(theirs.locator(f"a[href$='{page.url.rsplit('/', 1)[1]}']")).to_have_count(0)
+    await expect(theirs.locator("main")).not_to_contain_text("试验小区1")
+    await stranger.close()
     await page.click(".verdict-opened a[href^='/incidents/']")
     await expect(page.locator("#incident-head .is-simulated")).to_be_visible()
 
