@@ -48,6 +48,8 @@ class Programs:
             "SCG_DATA": str(folder / "data"),
             "SCG_PROFILES": str(ROOT / "device_profiles"),
             "SCG_RULES": str(ROOT / "rules"),
+            # The reference platform is there to be tested against: what is simulated goes there, and counts.
+            "SCG_PLATFORM__TEST": "true",
             **settings,
         }
         self._running: dict[str, asyncio.subprocess.Process] = {}
@@ -92,8 +94,6 @@ class Programs:
             delivery = {
                 "SCG_PLATFORM__URL": f"{platform}/events",
                 "SCG_PLATFORM__KEY_FILE": str(self._key),
-                # The reference platform is there to be tested against: what is simulated may go there.
-                "SCG_PLATFORM__TEST": "true",
             }
         arguments = ["-m", "gateway", "serve", "--stats", "--log-level", "warning"]
         process = await self._spawn("gateway", arguments, self._settings | delivery | dict(settings))
