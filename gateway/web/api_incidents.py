@@ -16,6 +16,7 @@ from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Fiel
 
 from gateway.core.model import Incident
 from gateway.core.moves import VERBS
+from gateway.errors import GatewayError
 from gateway.runtime.access import Actor, Permission
 from gateway.runtime.acting import Wish, act, list_moves
 from gateway.runtime.board import Change, Filter
@@ -24,7 +25,7 @@ from gateway.runtime.handing_over import read_shift
 from gateway.web.access import authorise, demand_cover
 from gateway.web.board_page import read_filter
 from gateway.web.console import Console
-from gateway.web.openapi import EXAMPLE, answers, errors
+from gateway.web.openapi import EXAMPLE, Leaf, Why, answers, errors
 from gateway.web.problems import RETRY, Problem, away, unknown
 from gateway.web.rendering import key_of
 from gateway.web.stream import LIFE_S, PULSE_S, Position, event, read_position, stream
@@ -158,6 +159,21 @@ def route_api(console: Console) -> APIRouter:
     async def read_one(actor: Seer, id: Id) -> Response:
         """One incident with its timeline, and the moves that are open to the caller now."""
         return respond_json(_with_moves(console, actor, await find(id, actor)))
+
+    @router.get("/incidents/{id}/why", responses={**answers("Why", "why"), **errors(401, 403, 404, 422, 429, 503)})
+    async def read_why(actor: Seer, id: Id) -> Response:
+        """Why its rule fired: the engine reads the journal of that moment again."""
+        incident = await find(id, actor)
+        try:
+            told = await console.explainer.explain(incident)
+        except GatewayError as error:
+            return respond_json(Why(incident.rule, incident.opened_at, "", "", False, [], str(error)))
+        if told is None:
+            silent = "no judgement of this rule stands in the journal of that time"
+            return respond_json(Why(incident.rule, incident.opened_at, "", "", False, [], silent))
+        leaves = [Leaf(*leaf) for leaf in told.explained.leaves]
+        line = told.line
+        return respond_json(Why(incident.rule, line.at, line.device, line.why, told.is_momentary, leaves))
 
     @router.post(
         "/incidents/{id}/acts",

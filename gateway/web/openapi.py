@@ -145,6 +145,30 @@ class OfferList(Struct, frozen=True):
     items: list[Offer]
 
 
+class Leaf(Struct, frozen=True):
+    """One test of a rule's condition: where it stands in the file, its words there, whether it held (null: unknown),
+    and what it saw."""
+
+    path: str
+    text: str
+    truth: bool | None
+    saw: str
+
+
+class Why(Struct, frozen=True):
+    """Why an incident's rule fired at ``at`` (ms UTC): what it said then, and each test of its condition.
+    ``is_momentary``: it held for that moment alone, such as a press. Without leaves, ``silent`` says why there are
+    none: the journal of that time is gone, or nobody but a person opened it."""
+
+    rule: str
+    at: int
+    device: str
+    said: str
+    is_momentary: bool
+    leaves: list[Leaf]
+    silent: str = ""
+
+
 class SightList(Struct, frozen=True):
     """Cameras near an incident."""
 
@@ -463,6 +487,7 @@ COMPONENTS: Final = (
     GivenList,
     OfferList,
     SightList,
+    Why,
     DevicePage,
     SickList,
     DevicePresent,
@@ -540,6 +565,14 @@ _EXAMPLES: Final[dict[str, Struct]] = {
         [Offer("broadcast", {"text": FieldSpec("text")}, (Near(_SPEAKER, "building", "3号楼", 0),))]
     ),
     "SightList": SightList([_SIGHT]),
+    "Why": Why(
+        EXAMPLE.rule,
+        EXAMPLE.opened_at,
+        EXAMPLE.devices[0],
+        EXAMPLE.timeline[0].why,
+        False,
+        [Leaf("when", "alarm of smoke holds for 10s", True, "true since 19:59:50")],
+    ),
 }
 _RETRY_AFTER: Final = {
     "description": "seconds until it is worth asking again",

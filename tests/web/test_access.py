@@ -81,6 +81,7 @@ ROUTES = {
     "GET /incidents/{id}/commands/given": P.INCIDENTS_SEE,
     "POST /incidents/{id}/commands": P.COMMANDS_GIVE,
     "GET /incidents/{id}/points": P.INCIDENTS_SEE,
+    "GET /api/v1/incidents/{id}/why": P.INCIDENTS_SEE,
     "GET /api/v1/incidents/{id}/cameras": P.CAMERAS_SEE,
     "GET /api/v1/incidents/{id}/commands": P.INCIDENTS_SEE,
     "GET /api/v1/incidents/{id}/commands/offers": P.COMMANDS_GIVE,

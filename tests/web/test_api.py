@@ -105,6 +105,15 @@ async def test_one_incident_has_its_timeline_and_the_moves_that_are_open(
     assert "call_back" not in verbs  # a machine calls nobody back
 
 
+async def test_why_it_fired_is_told_leaf_by_leaf(room: ControlRoom, program: httpx.AsyncClient) -> None:
+    pressed = await room.press()
+    told = (await program.get(f"/incidents/{pressed.id}/why")).json()
+    assert (told["rule"], told["at"], told["device"]) == (pressed.rule, pressed.opened_at, "sos-1")
+    assert (told["is_momentary"], told["silent"]) == (True, "")
+    assert told["said"] == pressed.timeline[0].why
+    assert [leaf["text"] for leaf in told["leaves"]], "each test of its condition"
+
+
 async def test_an_act_with_the_same_key_happens_once_and_is_answered_alike(
     room: ControlRoom, program: httpx.AsyncClient
 ) -> None:
@@ -172,6 +181,7 @@ async def test_the_description_has_every_route_with_an_example_and_only_what_exi
         "GET /api/v1/incidents/stream",
         "GET /api/v1/incidents/{id}",
         "POST /api/v1/incidents/{id}/acts",
+        "GET /api/v1/incidents/{id}/why",
         "GET /api/v1/incidents/{id}/cameras",
         "GET /api/v1/incidents/{id}/commands",
         "GET /api/v1/incidents/{id}/commands/offers",

@@ -65,6 +65,7 @@ THINGS: Final[dict[str, Ask]] = {
     "GET /incidents/{id}/why": Ask("li", "/incidents/{incident}/why"),
     "POST /incidents/{id}/acts": Ask("li", "/incidents/{incident}/acts", ACT),
     "GET /api/v1/incidents/{id}": Ask("li", "/api/v1/incidents/{incident}"),
+    "GET /api/v1/incidents/{id}/why": Ask("li", "/api/v1/incidents/{incident}/why"),
     "POST /api/v1/incidents/{id}/acts": Ask("li", "/api/v1/incidents/{incident}/acts", body=SEND),
     "GET /incidents/{id}/cameras": Ask("li", "/incidents/{incident}/cameras"),
     "GET /incidents/{id}/commands": Ask("li", "/incidents/{incident}/commands"),
