@@ -13,6 +13,7 @@ import math
 import secrets
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
@@ -217,9 +218,10 @@ async def _set_up(
         passwords = await programs.import_tables(tables, still)
         lead_s = max(LEAST_LEAD_S, time.perf_counter() - begun) + AGENT_LEAD_S * len(chosen)
     accounts: list[tuple[str, str, str]] = []
+    shown = _choose_community(district, plan)
     if with_accounts:
         with _stage(console, "making an account of each role"):
-            accounts = await _make_accounts(programs, district, still)
+            accounts = await _make_accounts(programs, district, shown, still)
     with _stage(console, "starting the reference platform"):
         port = programs.free_port()
         platform = await programs.start_platform(f"http://127.0.0.1:{port}/platform/callbacks")
@@ -242,8 +244,7 @@ async def _set_up(
         await end(tasks)
         raise
     if accounts:
-        first = district.communities[0].community.id
-        page = await programs.print_sheet(first, first, f"http://127.0.0.1:{port}", now)
+        page = await programs.print_sheet(shown, shown, f"http://127.0.0.1:{port}", now)
         _show_accounts(console, port, accounts, page)
     return _Demo(console, programs, platform, now, seed, district, plan, clock, player, tasks)
 
@@ -257,14 +258,21 @@ async def start_stand(programs: Programs, tested: District, broker: str, clock: 
     )
 
 
+def _choose_community(district: District, plan: Plan) -> str:
+    """The one whose property manager has the most to look after: silent devices, and what is played there."""
+    busy = Counter(instance.community for instance in plan.instances)
+    for settlement in district.communities:
+        busy[settlement.community.id] += sum(device.id in district.silent for device in settlement.devices)
+    return max((settlement.community.id for settlement in district.communities), key=lambda id: busy[id])
+
+
 async def _make_accounts(
-    programs: Programs, district: District, settings: Mapping[str, str]
+    programs: Programs, district: District, shown: str, settings: Mapping[str, str]
 ) -> list[tuple[str, str, str]]:
-    """(role, name, password) of an account of each role: the property manager's and the grid worker's are of the first
-    community, all others of the whole district."""
-    first = district.communities[0].community.id
+    """(role, name, password) of an account of each role: the property manager's and the grid worker's are of the
+    community ``shown``, all others of the whole district."""
     everything = next(grid.code for grid in district.grids if grid.parent is None)
-    scopes = {"property_manager": ("--community", first), "grid_worker": ("--community", first)}
+    scopes = {"property_manager": ("--community", shown), "grid_worker": ("--community", shown)}
     made = await asyncio.gather(
         *(programs.add_account(role, scopes.get(role, ("--grid", everything)), settings) for role in ROLES)
     )
