@@ -78,7 +78,7 @@ def add(
             password=given,
             must_change=not permanent,
             language=language,
-            has_password=chosen not in MACHINES,
+            is_machine=chosen in MACHINES,
         )
         try:
             officers.grant(hand, account.id, chosen, grid or (), community or (), portal)

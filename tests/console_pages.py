@@ -312,7 +312,7 @@ async def _look_around(room: ControlRoom, days: Days) -> Scene:
     for name, role in roles.items():
         room.add(name, role, title=titles.get(name, ""))
     room.add("keeper", Role.PROPERTY_MANAGER, (), (community,), title=titles["keeper"])
-    newcomer, _ = room.officers.add(CLI, "newcomer", "", password=PASSWORD, must_change=True, has_password=True)
+    newcomer, _ = room.officers.add(CLI, "newcomer", "", password=PASSWORD, must_change=True)
     room.officers.grant(CLI, newcomer.id, Role.DISPATCHER, ("370215",), (), "")
     secrets = {
         name: room.sign_in.sign_in(name, PASSWORD, Origin("127.0.0.1", "Chromium")).secret

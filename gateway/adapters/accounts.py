@@ -67,11 +67,15 @@ class SqlAccounts:
             )
             append_deed(session, deed)
 
-    def change_account(self, account: Account, deed: Deed | None, *, ends_sessions: bool = False) -> Account:
+    def change_account(
+        self, account: Account, deed: Deed | None, *, ends_sessions: bool = False, ends_tokens: bool = False
+    ) -> Account:
         with self._database.writing() as session:
             changed = _write(session, account)
             if ends_sessions:
                 session.run("DELETE FROM session WHERE account = ?", account.id)
+            if ends_tokens:
+                session.run("DELETE FROM token WHERE account = ?", account.id)
             if deed is not None:
                 append_deed(session, deed)
         return changed

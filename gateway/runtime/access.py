@@ -92,6 +92,7 @@ PERMISSIONS: Final[dict[Role, frozenset[Permission]]] = {
     Role.ADMINISTRATOR: frozenset(
         {
             _P.ACCOUNT_OWN,
+            _P.TOKENS_OWN,
             _P.ACCOUNTS_SEE,
             _P.ACCOUNTS_CHANGE,
             _P.REGISTRY_SEE,

@@ -36,7 +36,7 @@ class AccountMoved(CommitRefused):
 
 class Account(Struct, frozen=True, omit_defaults=True):
     """An account. Without a ``role`` nobody may sign in with it; without ``password`` only by the portal (``portal``:
-    its identity there) or, for a machine, by tokens.
+    its identity there). A machine (``is_machine``, from its first day on) has neither: officers make tokens for it.
 
     ``factor`` is the sealed secret of its one-time codes, ``factor_step`` the last time step whose code was used, and
     ``recovery`` the hashes of the codes for when the device is lost, each good once."""
@@ -64,6 +64,7 @@ class Account(Struct, frozen=True, omit_defaults=True):
     created_at: int = 0
     signed_in_at: int | None = None
     revision: int = 0
+    is_machine: bool = False
 
     @property
     def is_disabled(self) -> bool:
@@ -174,7 +175,9 @@ class Accounts(Protocol):
     def add_account(self, account: Account, deed: Deed) -> None:
         """Raises AccountTaken."""
 
-    def change_account(self, account: Account, deed: Deed | None, *, ends_sessions: bool = False) -> Account:
+    def change_account(
+        self, account: Account, deed: Deed | None, *, ends_sessions: bool = False, ends_tokens: bool = False
+    ) -> Account:
         """Writes an account that was read at its ``revision``, which rises by one; the account as it stands now.
         Raises AccountMoved, AccountTaken."""
 

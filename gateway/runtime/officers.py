@@ -40,6 +40,11 @@ class Hand(Struct, frozen=True):
     where: str = ""
 
 
+def always(account: Account) -> bool:
+    """Whatever the account."""
+    return True
+
+
 class Officers:
     """Changes to other people's accounts. Whether somebody may make them, the caller has asked already."""
 
@@ -57,7 +62,7 @@ class Officers:
         password: str | None = None,
         must_change: bool = True,
         language: str = "zh",
-        has_password: bool = True,
+        is_machine: bool = False,
     ) -> tuple[Account, str]:
         """A new account, which may do nothing yet, and its first password ("" for a machine's). Raises Unfit."""
         name, title = name.strip().lower(), title.strip()
@@ -65,12 +70,13 @@ class Officers:
             raise Unfit("name", name)
         if len(title) > LONGEST_TITLE:
             raise Unfit("title", title)
-        password = self._choose(password, name, title) if has_password else ""
+        password = self._choose(password, name, title) if not is_machine else ""
         now = self._sign_in.clock()
         account = Account(
             make_id(),
             name,
             title,
+            is_machine=is_machine,
             language=language if language in ("zh", "en") else "zh",
             password=self._sign_in.secrets.hash_password(password) if password else "",
             password_at=now,
@@ -92,9 +98,14 @@ class Officers:
         communities: Collection[str],
         portal: str = "",
     ) -> Account:
-        """Says what an account may do and where, and who it is at the portal. Its sessions end. Raises Unfit."""
-        if role is not None and role not in ROLE_TITLES:
+        """Says what an account may do and where, and who it is at the portal. Its sessions end, and with another role
+        its tokens. A person never becomes a machine, for whose account others make tokens, nor a machine a person.
+        Raises Unfit."""
+        is_machine = self._get(id).is_machine
+        if role is not None and (role not in ROLE_TITLES or (role in MACHINES) != is_machine):
             raise Unfit("role", role)
+        if portal and is_machine:
+            raise Unfit("role", "a machine does not sign in")
         held_grids, held = tuple(sorted(set(grids))), tuple(sorted(set(communities)))
         unknown = {*held_grids} - {grid.code for grid in self._ledger.grids()}
         unknown |= {*held} - {community.id for community in self._ledger.communities()}
@@ -107,12 +118,13 @@ class Officers:
             "account.grant",
             lambda now: replace(now, role=role, grids=held_grids, communities=held, portal=portal or None),
             detail,
+            ends_tokens=lambda now: now.role != role,
         )
 
     def disable(self, hand: Hand, id: str) -> Account:
         """Nobody signs in with it, and its sessions and tokens are worth nothing. Raises Unfit."""
         at = self._sign_in.clock()
-        return self._change(hand, id, "account.disable", lambda now: replace(now, disabled_at=at))
+        return self._change(hand, id, "account.disable", lambda now: replace(now, disabled_at=at), ends_tokens=always)
 
     def enable(self, hand: Hand, id: str) -> Account:
         """Takes `disable` back, and a lock, too. Raises Unfit."""
@@ -121,8 +133,11 @@ class Officers:
         )
 
     def reset_password(self, hand: Hand, id: str, password: str | None = None) -> tuple[Account, str]:
-        """A new first password, which must be changed at the next sign-in; a lock is taken off. Raises Unfit."""
+        """A new first password, which must be changed at the next sign-in; a lock is taken off. Its tokens end, as its
+        sessions do: a password is reset when somebody else may have it. Raises Unfit."""
         account = self._get(id)
+        if account.is_machine:
+            raise Unfit("role", "a machine does not sign in")
         password = self._choose(password, account.name, account.title)
         hash = self._sign_in.secrets.hash_password(password)
         at = self._sign_in.clock()
@@ -139,6 +154,7 @@ class Officers:
                 locked_until=0,
                 earlier=tuple(filter(None, (now.password, *now.earlier)))[: self._sign_in.policy.history - 1],
             ),
+            ends_tokens=always,
         )
         return changed, password
 
@@ -152,7 +168,7 @@ class Officers:
         """A token for a machine's account, or by its own holder. Raises Unfit."""
         account = self._get(id)
         title = title.strip()
-        if account.role is None or (account.role not in MACHINES and hand.who != account.name):
+        if account.role is None or not (account.is_machine or hand.who == account.name):
             raise Unfit("role", "only machines' accounts get tokens from others")
         if not title or len(title) > LONGEST_TITLE:
             raise Unfit("title", title)
@@ -184,7 +200,13 @@ class Officers:
         return account
 
     def _change(
-        self, hand: Hand, id: str, what: str, change: Callable[[Account], Account], detail: str = ""
+        self,
+        hand: Hand,
+        id: str,
+        what: str,
+        change: Callable[[Account], Account],
+        detail: str = "",
+        ends_tokens: Callable[[Account], bool] = lambda now: False,
     ) -> Account:
         for _ in range(TRIES):
             account = self._get(id)
@@ -193,7 +215,8 @@ class Officers:
                 self._accounts.record(replace(deed, outcome="refused: own-account"))
                 raise Unfit("own-account", account.name)
             try:
-                return self._accounts.change_account(change(account), deed, ends_sessions=True)
+                ends = ends_tokens(account)
+                return self._accounts.change_account(change(account), deed, ends_sessions=True, ends_tokens=ends)
             except AccountMoved:
                 continue
             except AccountTaken as error:

@@ -64,10 +64,10 @@ def route_accounts(pages: Pages, ledger: Ledger) -> APIRouter:
             "account_of.html",
             status,
             account=account,
-            roles=list(ROLE_TITLES),
+            roles=[role for role in ROLE_TITLES if (role in MACHINES) == account.is_machine],
             grids=[grid for grid in grids if grid.level in UPPER],
             communities=await asyncio.to_thread(ledger.communities),
-            is_machine=account.role in MACHINES,
+            is_machine=account.is_machine,
             offered=sorted(PERMISSIONS.get(account.role, frozenset()) - NEVER_BY_TOKEN) if account.role else [],
             tokens=await asyncio.to_thread(gate.sign_in.accounts.tokens, id),
             fault=fault,
@@ -101,7 +101,7 @@ def route_accounts(pages: Pages, ledger: Ledger) -> APIRouter:
                     form.get("name", ""),
                     form.get("title", ""),
                     language=language if language in LANGUAGES else "zh",
-                    has_password=not form.get("machine"),
+                    is_machine=bool(form.get("machine")),
                 )
             )
         except Unfit as unfit:

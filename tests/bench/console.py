@@ -215,7 +215,7 @@ def _sign_in(settings: Settings) -> str:
     ledger = open_migrated_ledger(settings)
     sign_in = open_sign_in(settings, ledger)
     officers, hand = Officers(sign_in, ledger), Hand("cli:bench")
-    account, _ = officers.add(hand, "bench", "", password=PASSWORD, must_change=False, has_password=True)
+    account, _ = officers.add(hand, "bench", "", password=PASSWORD, must_change=False)
     officers.grant(hand, account.id, Role.DISPATCHER, ("370215",), ())
     secret = sign_in.sign_in("bench", PASSWORD, Origin("127.0.0.1", "bench")).secret
     ledger.close()

@@ -180,7 +180,7 @@ class ControlRoom:
         title: str = "",
     ) -> Actor:
         """An account that can sign in with `PASSWORD`."""
-        account, _ = self.officers.add(CLI, name, title, password=PASSWORD, must_change=False, has_password=True)
+        account, _ = self.officers.add(CLI, name, title, password=PASSWORD, must_change=False)
         actor = self.officers.grant(CLI, account.id, role, grids, communities, "").actor()
         assert actor is not None
         return actor

@@ -58,7 +58,9 @@ class Fuzzing:
     async def prepare(self) -> None:
         for role in ROLE_TITLES:
             name = f"fuzz-{role.replace('_', '-')}"
-            account, _ = self.room.officers.add(CLI, name, "", password=None, must_change=False, has_password=False)
+            account, _ = self.room.officers.add(
+                CLI, name, "", password=None, must_change=False, is_machine=role in MACHINES
+            )
             account = self.room.officers.grant(CLI, account.id, role, ("370215",), (), "")
             self.tokens[role], _ = self.room.sign_in.issue_token(
                 account, "fuzz", tuple(Permission), 30, Deed(0, name, "token.add", name)

@@ -118,7 +118,7 @@ class House:
             title,
             password=PASSWORD,
             must_change=must_change,
-            has_password=role not in MACHINES,
+            is_machine=role in MACHINES,
         )
         return self.officers.grant(CLI, account.id, role, grids, communities, portal)
 

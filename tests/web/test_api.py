@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from gateway.core.model import Role
-from gateway.runtime.access import Permission
+from gateway.runtime.access import MACHINES, Permission
 from gateway.runtime.accounts import Deed
 from tests.runtime.world import until
 from tests.web.control_room import ControlRoom, Listener
@@ -32,7 +32,7 @@ def client_of(
     grids: tuple[str, ...] = ("370215",),
     wanted: tuple[Permission, ...] = (Permission.INCIDENTS_SEE, Permission.INCIDENTS_ACT),
 ) -> httpx.AsyncClient:
-    account, _ = room.officers.add(CLI, name, "", password=None, must_change=False, has_password=False)
+    account, _ = room.officers.add(CLI, name, "", password=None, must_change=False, is_machine=role in MACHINES)
     account = room.officers.grant(CLI, account.id, role, grids, (), "")
     secret, _ = room.sign_in.issue_token(account, "a program", wanted, 30, Deed(0, name, "token.add", name))
     client = httpx.AsyncClient(

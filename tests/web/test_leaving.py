@@ -23,7 +23,7 @@ async def test_a_stopped_process_waits_for_no_stream(tmp_path: Path, start_proce
     settings = read_settings(None, env)
     ledger = open_migrated_ledger(settings)
     sign_in = open_sign_in(settings, ledger)
-    account = Officers(sign_in, ledger).add(CLI, "li", "", password=PASSWORD, must_change=False, has_password=True)[0]
+    account = Officers(sign_in, ledger).add(CLI, "li", "", password=PASSWORD, must_change=False)[0]
     Officers(sign_in, ledger).grant(CLI, account.id, Role.DISPATCHER, (), ())
     secret = sign_in.sign_in("li", PASSWORD, Origin("127.0.0.1", "test")).secret
     ledger.close()

@@ -10,8 +10,9 @@ from collections.abc import Iterator
 import pytest
 
 from gateway.core.model import Role
-from gateway.runtime.access import Permission
+from gateway.runtime.access import MACHINES, NEVER_BY_TOKEN, PERMISSIONS, ROLE_TITLES, Permission, roles_with
 from gateway.runtime.accounts import Account, Deed
+from gateway.web.access import Authorise, list_routes
 from tests.web.house import ANOTHER, CLI, DISTRICT, PASSWORD, House, Visitor
 
 
@@ -186,6 +187,51 @@ async def test_a_machine_gets_its_token_from_the_security_administrator_alone(ho
 
 
 # --- the audit log ------------------------------------------------------------------------------------------------
+
+
+async def test_nobody_gets_a_token_of_somebody_else_by_way_of_a_machines_role(house: House) -> None:
+    victim = house.add("li", Role.DISPATCHER)
+    machine = house.add("platform", Role.PLATFORM)
+    security = await visit(house, Role.SECURITY, f"/accounts/{victim.id}")
+    for id, role in ((victim.id, "platform"), (machine.id, "dispatcher")):
+        statuses = []
+        for given in (role, "", role):  # nor by way of no role at all
+            await security.get(f"/accounts/{id}")
+            statuses.append((await security.submit(f"/accounts/{id}/grant", {"role": given})).status_code)
+        assert statuses == [422, 303, 422]
+    await security.get(f"/accounts/{victim.id}")
+    wish = {"title": "x", "days": "9", "may.incidents.see": "1"}
+    assert (await security.submit(f"/accounts/{victim.id}/tokens", wish)).status_code == 422
+    assert house.accounts.tokens(victim.id) == []
+
+
+async def test_tokens_end_with_what_an_officer_does_after_a_leak(house: House) -> None:
+    acts = {
+        "disable": ("administrator", {}),
+        "reset": ("administrator", {}),
+        "grant": ("security", {"role": "tester", "grids": DISTRICT}),
+    }
+    for act, (officer, fields) in acts.items():
+        account = house.add(f"li-{act}", Role.DISPATCHER)
+        house.token(account, Permission.INCIDENTS_SEE)
+        visitor = await visit(house, Role(officer), f"/accounts/{account.id}")
+        assert (await visitor.submit(f"/accounts/{account.id}/{act}", fields)).status_code in (200, 303)
+        assert house.accounts.tokens(account.id) == [], act
+
+    account = house.add("platform", Role.PLATFORM)
+    house.token(account, Permission.INCIDENTS_SEE)
+    security = await visit(house, Role.SECURITY, f"/accounts/{account.id}")
+    await security.submit(f"/accounts/{account.id}/grant", {"role": "platform", "communities": "c001"})
+    assert len(house.accounts.tokens(account.id)) == 1, "another scope holds for the token, too"
+
+
+def test_every_operation_for_programs_is_for_somebody_who_can_get_a_token(house: House) -> None:
+    able = {role for role in ROLE_TITLES if role in MACHINES or Permission.TOKENS_OWN in PERMISSIONS[role]}
+    for route in list_routes(house.app.routes):
+        marks = [mark for mark in route.marks if isinstance(mark, Authorise)]
+        if route.path.startswith("/api/v1/") and marks:
+            assert able & set(roles_with(marks[0].permission)), route.path
+            assert marks[0].permission not in NEVER_BY_TOKEN, route.path
 
 
 async def test_the_auditor_sees_who_did_what_from_where(house: House) -> None:
