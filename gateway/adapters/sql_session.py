@@ -58,12 +58,12 @@ class Session:
         self.is_sqlite: Final = is_sqlite
 
     def select(self, sql: str, *parameters: object) -> list[Row]:
-        found = self.connection.exec_driver_sql(self._spell(sql), parameters)
+        found = self.connection.exec_driver_sql(self._spell(sql), _clean(parameters))
         return [tuple(row) for row in found]
 
     def run(self, sql: str, *parameters: object) -> int:
         """The number of rows that it changed."""
-        return self.connection.exec_driver_sql(self._spell(sql), parameters).rowcount
+        return self.connection.exec_driver_sql(self._spell(sql), _clean(parameters)).rowcount
 
     def run_many(self, sql: str, rows: Sequence[Row]) -> int:
         """Runs it for each row of parameters, in order; the number of rows that it changed in all."""
@@ -262,3 +262,11 @@ def _shorten(error: BaseException | None) -> str:
     """The driver's own words, without the statement and its parameters."""
     lines = str(error).splitlines()
     return f"{type(error).__name__}: {lines[0] if lines else ''}"[:REASON_LENGTH]
+
+
+def _clean(parameters: tuple[object, ...]) -> tuple[object, ...]:
+    """PostgreSQL's texts hold no NUL, and refuse a question that has one, too: it finds nothing then, on both
+    databases."""
+    return tuple(
+        value.replace("\x00", "\ufffd") if isinstance(value, str) and "\x00" in value else value for value in parameters
+    )
