@@ -38,6 +38,9 @@ CSRF_FIELD: Final = "csrf"
 STATIC: Final = "static"
 """The name under which the folder of static files is mounted: nobody needs to sign in for those."""
 
+FOLLOWS: Final = "X-Follows"
+"""The header of what a page's script fetches without anybody having asked for it."""
+
 SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
 REQUESTS: Final = Rate(600, MINUTE_MS)
@@ -149,9 +152,11 @@ class Gate:
     # --- who ------------------------------------------------------------------------------------------------------
 
     async def look(self, request: Request, *, is_passive: bool = False) -> Visit:
-        """Who has come; the same answer all through a request."""
+        """Who has come; the same answer all through a request. What a page fetches by itself says so, and keeps no
+        session alive."""
         known: Visit | None = getattr(request.state, "visit", None)
         if known is None:
+            is_passive = is_passive or FOLLOWS in request.headers
             known = request.state.visit = await asyncio.to_thread(self._find, request, is_passive)
         return known
 

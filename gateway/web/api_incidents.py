@@ -18,13 +18,14 @@ from gateway.core.model import Incident
 from gateway.core.moves import VERBS
 from gateway.errors import GatewayError
 from gateway.runtime.access import Actor, Permission
-from gateway.runtime.acting import Wish, act, list_moves
+from gateway.runtime.acting import Outcome, Wish, act, list_moves
 from gateway.runtime.board import Change, Filter
 from gateway.runtime.door import DoorClosed, DoorRefused
 from gateway.runtime.handing_over import read_shift
 from gateway.web.access import authorise, demand_cover
 from gateway.web.board_page import read_filter
 from gateway.web.console import Console
+from gateway.web.incident_page import NO_ANSWER, record_act
 from gateway.web.openapi import EXAMPLE, Leaf, Why, answers, errors
 from gateway.web.problems import RETRY, Problem, away, unknown
 from gateway.web.rendering import key_of
@@ -179,14 +180,16 @@ def route_api(console: Console) -> APIRouter:
         "/incidents/{id}/acts",
         responses={**answers("IncidentWithMoves", "it was done"), **errors(400, 401, 403, 404, 409, 422, 429, 503)},
     )
-    async def take_act(actor: Doer, id: Id, body: ActBody, key: Key) -> Response:
+    async def take_act(request: Request, actor: Doer, id: Id, body: ActBody, key: Key) -> Response:
         """Acts on an incident. With ``revision``, the act is refused if a person has moved the incident since."""
         incident = await find(id, actor)
         until = round(body.until.timestamp() * 1000) if body.until is not None else None
         wish = Wish(key, body.verb, body.reason, until, body.body, body.into, body.score, body.revision)
         try:
             outcome = await act(console.ledger, console.door, actor, incident, wish)
+            await record_act(request, actor, wish, outcome)
         except DoorClosed as error:
+            await record_act(request, actor, wish, Outcome(incident, NO_ANSWER))
             raise away() from error
         except DoorRefused as error:
             raise Problem(503, str(error), "the gateway cannot take it in now", headers=RETRY) from error

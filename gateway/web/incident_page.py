@@ -14,7 +14,7 @@ from starlette.datastructures import FormData
 from starlette.responses import RedirectResponse
 
 from gateway.core.model import Incident, Sort
-from gateway.core.moves import FINAL
+from gateway.core.moves import FINAL, VERBS
 from gateway.errors import GatewayError
 from gateway.runtime.access import Actor, Permission
 from gateway.runtime.acting import Outcome, Wish, act, list_moves
@@ -24,7 +24,7 @@ from gateway.runtime.door import DoorClosed, DoorRefused
 from gateway.runtime.evidence import Evidence, gather, name_device
 from gateway.web.access import authorise, demand_cover
 from gateway.web.console import Console
-from gateway.web.device_view import words
+from gateway.web.device_view import record, words
 from gateway.web.languages import choose_language, pick
 from gateway.web.problems import Problem, unknown
 from gateway.web.readings import read_readings
@@ -37,6 +37,8 @@ Doer = Annotated[Actor, Depends(authorise(Permission.INCIDENTS_ACT))]
 
 TEXT_LIMIT: Final = 500
 MERGE_CHOICES: Final = 60
+NO_ANSWER: Final = "no answer"
+"""The outcome of an act that may have happened, or not: whoever sends it again is told."""
 
 
 class Notice(Struct, frozen=True):
@@ -95,7 +97,9 @@ def route_incidents(console: Console) -> APIRouter:
         template = "_incident.html" if is_part else "incident.html"
         try:
             outcome = await act(console.ledger, console.door, actor, incident, wish)
+            await record_act(request, actor, wish, outcome)
         except (DoorClosed, DoorRefused):
+            await record_act(request, actor, wish, Outcome(incident, NO_ANSWER))
             # The page keeps the act's id: sent again, it happens once.
             return await show(request, actor, incident, template, 503, Notice("away", wish.verb), wish)
         if outcome.is_done and not is_part:
@@ -104,6 +108,15 @@ def route_incidents(console: Console) -> APIRouter:
         return await show(request, actor, outcome.incident, template, 200 if outcome.is_done else 409, notice)
 
     return router
+
+
+async def record_act(request: Request, actor: Actor, wish: Wish, outcome: Outcome) -> None:
+    """The act's line of the audit log: the incident's timeline says why, this says from where."""
+    told = "done" if outcome.is_done else f"refused: {outcome.refusal}"[:120]
+    if outcome.refusal == NO_ANSWER:
+        told = NO_ANSWER
+    what = wish.verb if wish.verb in VERBS else "act"
+    await record(request, actor, f"incident.{what}", outcome.incident.number, told)
 
 
 async def find_incident(console: Console, actor: Actor, id: str) -> Incident:

@@ -506,8 +506,13 @@ async def test_a_stream_keeps_no_session_alive(house: House) -> None:
     async def stream(actor: Annotated[Actor, Depends(authorise(P.AUDIT_SEE, is_passive=True))]) -> str:
         return ""
 
+    @house.app.get("/part")
+    async def part(actor: Annotated[Actor, Depends(authorise(P.AUDIT_SEE))]) -> str:
+        return ""
+
     house.now += 29 * MINUTE_MS
     assert (await visitor.get("/stream")).status_code == 200
+    assert (await visitor.client.get("/part", headers={"X-Follows": "1"})).status_code == 200
     house.now += MINUTE_MS
     assert (await visitor.get("/stream")).status_code == 303
 

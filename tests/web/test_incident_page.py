@@ -9,6 +9,7 @@ from gateway.core.model import Role
 from gateway.core.moves import allowed
 from gateway.runtime.acting import list_moves
 from tests.web.control_room import ControlRoom
+from tests.web.test_devices import deeds
 
 
 def verbs_of(page: str) -> list[str]:
@@ -89,6 +90,8 @@ async def test_an_act_is_done_by_the_signed_in_person_and_told(room: ControlRoom
     assert (incident.state, incident.body) == ("dispatched", "fire-rescue")
     mine = [line for line in incident.timeline if line.who == "li"]
     assert [(line.what, line.why) for line in mine] == [("dispatch", "有烟; to fire-rescue")]
+    written = deeds(room, "incident.dispatch")
+    assert written == [("li", pressed.number, "done")] * 2
 
 
 async def test_of_two_who_act_one_is_told_who_was_faster(room: ControlRoom) -> None:

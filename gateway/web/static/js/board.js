@@ -6,6 +6,8 @@
   const SILENCE_MS = 16000;
   const BREAK_MS = 6000;
   const CRY_MS = 30000;
+  // What the page fetches by itself keeps no session alive.
+  const FOLLOWS = { "X-Follows": "1" };
   const SHANGHAI_MS = 8 * 3600000;
   const wide = window.matchMedia("(min-width: 1600px)");
   const state = document.getElementById("link-state");
@@ -91,7 +93,7 @@
     clearTimeout(retry);
     retry = setTimeout(async () => {
       try {
-        const answer = await fetch("/board/alarms", { headers: { "HX-Request": "true" }, redirect: "manual" });
+        const answer = await fetch("/board/alarms", { headers: { "HX-Request": "true", ...FOLLOWS }, redirect: "manual" });
         if (answer.status === 401) {
           say("signedOut");
           again();
@@ -123,7 +125,7 @@
   async function resync() {
     source.close();
     try {
-      const [rows, strip] = await Promise.all([read(location.href), read("/board/alarms")]);
+      const [rows, strip] = await Promise.all([read(location.href, FOLLOWS), read("/board/alarms", FOLLOWS)]);
       position = null;
       replace("list", rows);
       replace("alarms", strip, alarms.check);
@@ -134,8 +136,8 @@
     }
   }
 
-  async function read(address) {
-    const answer = await fetch(address, { headers: { "HX-Request": "true" } });
+  async function read(address, more = {}) {
+    const answer = await fetch(address, { headers: { "HX-Request": "true", ...more } });
     if (!answer.ok) throw new Error(String(answer.status));
     return answer.text();
   }

@@ -136,7 +136,7 @@
   }
 
   async function load() {
-    const answer = await fetch("/map/data");
+    const answer = await fetch("/map/data", { headers: { "X-Follows": "1" } });
     if (!answer.ok) throw new Error(String(answer.status));
     const data = await answer.json();
     communities = data.communities;

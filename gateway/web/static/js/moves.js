@@ -22,7 +22,7 @@
     if (before === null || before.dataset.incident !== id) return;
     let html;
     try {
-      const answer = await fetch(`/incidents/${id}/pane`, { headers: { "HX-Request": "true" } });
+      const answer = await fetch(`/incidents/${id}/pane`, { headers: { "HX-Request": "true", "X-Follows": "1" } });
       if (!answer.ok) return;
       html = await answer.text();
     } catch {
