@@ -1,28 +1,48 @@
 // A new critical incident that nobody has taken on is heard and seen: a sound again and again, and a title that flashes,
-// until somebody accepts it or this browser's user says so. What was heard is remembered for this browser, so that it is
-// the state that rings and no message: whatever a broken connection has swallowed rings when it is back.
+// until somebody accepts it or the person at this browser says so; whoever looks at it has a minute's quiet. What was
+// noticed is remembered for the person in this browser, so that it is the state that rings and no message: whatever a
+// broken connection has swallowed rings when it is back.
 "use strict";
 
 const alarms = (function () {
   const AGAIN_MS = 8000;
-  const HEARD = "alarms-heard";
+  const LOOK_MS = 60000;
+  const MANY = 5;
   const KEPT = 500;
   const MUTED = "alarms-muted";
   const button = document.getElementById("sound");
   const board = document.querySelector("[data-flash]");
+  const said = document.getElementById("alarm-said");
+  const HEARD = `alarms-heard-${board.dataset.who}`;
   const plain = document.title;
   let title = plain;
   let audio = null;
   let flashing = null;
   let ringing = null;
+  let spoken = new Set();
+  /** Incident → until when (ms) it is quiet; 0: for good. */
   let heard = read();
 
   function read() {
     try {
-      return new Set(JSON.parse(localStorage.getItem(HEARD) || "[]"));
+      return new Map(JSON.parse(localStorage.getItem(HEARD) || "[]"));
     } catch {
-      return new Set();
+      return new Map();
     }
+  }
+
+  function isQuiet(id) {
+    return heard.has(id) && (heard.get(id) === 0 || heard.get(id) > Date.now());
+  }
+
+  /** For those who hear pages read: each new one once. */
+  function speak(strip, fresh) {
+    const fresher = fresh.filter((id) => !spoken.has(id));
+    if (said && fresher.length > 0) {
+      const rows = [...strip.querySelectorAll("[data-open]")].filter((one) => fresher.includes(one.dataset.open));
+      said.textContent = rows.map((one) => one.textContent).join(" ");
+    }
+    spoken = new Set([...spoken, ...fresh]);
   }
 
   function ids() {
@@ -63,7 +83,12 @@ const alarms = (function () {
     const waiting = ids();
     const strip = document.getElementById("alarms");
     if (strip) strip.hidden = waiting.length === 0;
-    const fresh = waiting.filter((id) => !heard.has(id));
+    const fresh = waiting.filter((id) => !isQuiet(id));
+    // Where there are many, those that nobody has noticed stand there.
+    if (strip) strip.querySelectorAll(".alarm").forEach((row) => {
+      row.hidden = waiting.length > MANY && heard.get(row.dataset.id) === 0;
+    });
+    speak(strip, fresh);
     if (fresh.length === 0) {
       stop();
       return;
@@ -95,9 +120,21 @@ const alarms = (function () {
     if (flashing === null) document.title = title;
   }
 
-  /** Somebody at this browser has noticed it. */
+  /** The person at this browser has noticed it: it is quiet for good. */
   function hear(id) {
-    heard.add(id);
+    keep(id, 0);
+  }
+
+  /** The person looks at it: a minute's quiet. What is no alarm yet rings when it becomes one. */
+  function look(id) {
+    if (!ids().includes(id) || heard.get(id) === 0) return;
+    keep(id, Date.now() + LOOK_MS);
+    setTimeout(check, LOOK_MS + 100);
+  }
+
+  function keep(id, until) {
+    heard.delete(id);
+    heard.set(id, until);
     localStorage.setItem(HEARD, JSON.stringify([...heard].slice(-KEPT)));
     check();
   }
@@ -146,7 +183,7 @@ const alarms = (function () {
     const found = event.target.closest("[data-heard]");
     if (found) hear(found.dataset.heard);
     const opened = event.target.closest("[data-open]");
-    if (opened) hear(opened.dataset.open);
+    if (opened) look(opened.dataset.open);
   });
   // Another tab of this browser has heard it.
   window.addEventListener("storage", (event) => {
@@ -157,7 +194,9 @@ const alarms = (function () {
     if (event.key === MUTED) tell();
   });
 
+  // A look that was taken before this page was opened ends, too.
+  setInterval(check, 10000);
   tell();
   check();
-  return { check, hear, toggle, ring, lament };
+  return { check, hear, look, toggle, ring, lament };
 })();

@@ -154,10 +154,15 @@
     const old = document.getElementById(id);
     if (!old) return;
     const made = make(html);
+    const focused = old.contains(document.activeElement) ? document.activeElement.dataset : null;
     old.replaceWith(made);
     if (window.htmx) window.htmx.process(made);
     clocks.paint();
     if (then) then();
+    if (focused === null) return;
+    const same = [...made.querySelectorAll("a, button")].find((one) =>
+      ["heard", "open", "filter"].some((name) => focused[name] && one.dataset[name] === focused[name]));
+    if (same) same.focus({ preventScroll: true });
   }
 
   function put(row) {
@@ -167,8 +172,9 @@
     const isCurrent = old !== null && old.classList.contains("is-current");
     if (old !== null) old.remove();
     const next = [...cases().children].find((other) => other.dataset.key > row.key);
-    // What belongs below the last row that is shown comes with the next page.
-    if (next === undefined && document.getElementById("more") !== null) return;
+    // What belongs below the page's last row comes with the next page, and nothing else does.
+    const more = document.getElementById("more");
+    if (next === undefined && more !== null && row.key > more.dataset.after) return;
     cases().insertBefore(made, next || null);
     if (isCurrent) made.classList.add("is-current");
     if (hadFocus) made.querySelector(".case-title").focus({ preventScroll: true });
@@ -232,7 +238,7 @@
     clocks.paint();
     document.dispatchEvent(new CustomEvent("incident-shown"));
     pane.focus({ preventScroll: true });
-    alarms.hear(id);
+    alarms.look(id);
   }
 
   function mark(row) {

@@ -332,7 +332,9 @@
     });
     source.addEventListener("error", () => {
       say("away");
-      if (source.readyState === EventSource.CLOSED) setTimeout(follow, 4000);
+      if (source.readyState !== EventSource.CLOSED) return;
+      sessions.isOver().then((isIt) => { if (isIt) say("signedOut"); });
+      setTimeout(follow, 4000);
     });
   }
 

@@ -7,10 +7,19 @@
   let source = null;
   let position = null;
 
+  function isTouched(field) {
+    if (field.matches("select")) {
+      return field.selectedIndex !== Math.max(0, [...field.options].findIndex((one) => one.defaultSelected));
+    }
+    if (field.matches("[type=radio], [type=checkbox]")) return field.checked !== field.defaultChecked;
+    return field.type !== "hidden" && field.value !== field.defaultValue;
+  }
+
   function isBusy() {
     const here = shown();
     if (here === null) return false;
-    if ([...here.querySelectorAll("textarea")].some((field) => field.value !== field.defaultValue)) return true;
+    if ([...here.querySelectorAll("form textarea, form input, form select")].some(isTouched)) return true;
+    if (here.querySelector(".move-more[open]") !== null) return true;
     // Whoever is about to command a device, or looks at the list of cameras, keeps it.
     if (here.querySelector("#incident-desk[open], #incident-cameras[open]") !== null) return true;
     const focused = document.activeElement;
@@ -118,7 +127,9 @@
     });
     source.addEventListener("error", () => {
       say("away");
-      if (source.readyState === EventSource.CLOSED) setTimeout(follow, 4000);
+      if (source.readyState !== EventSource.CLOSED) return;
+      sessions.isOver().then((isIt) => { if (isIt) say("signedOut"); });
+      setTimeout(follow, 4000);
     });
   }
 

@@ -1,7 +1,7 @@
 // What every page does: look, density, the token of forms that htmx sends, and menus that close again.
 "use strict";
 
-(function () {
+const sessions = (function () {
   const YEAR_S = 31536000;
 
   function keep(name, value) {
@@ -29,6 +29,19 @@
     event.detail.headers["X-CSRF-Token"] = document.querySelector("meta[name=csrf]").content;
   });
 
+  // What somebody has sent and nobody has taken is said: nothing else on the page changes then.
+  const trouble = document.getElementById("trouble");
+  const isSent = (event) => event.detail.requestConfig && event.detail.requestConfig.verb !== "get";
+  ["htmx:sendError", "htmx:timeout", "htmx:responseError"].forEach((name) => {
+    document.addEventListener(name, (event) => {
+      if (!isSent(event)) return;
+      trouble.textContent = name === "htmx:responseError" ? trouble.dataset.refused : trouble.dataset.away;
+      trouble.hidden = false;
+      trouble.scrollIntoView({ block: "nearest" });
+    });
+  });
+  document.addEventListener("htmx:beforeRequest", (event) => { if (isSent(event)) trouble.hidden = true; });
+
   document.addEventListener("click", (event) => {
     document.querySelectorAll("details.menu[open]").forEach((menu) => {
       if (!menu.contains(event.target)) menu.open = false;
@@ -41,4 +54,15 @@
       menu.querySelector("summary").focus();
     });
   });
+
+  /** Whether a stream ended because the session did. */
+  async function isOver() {
+    try {
+      return (await fetch("/board/alarms", { headers: { "HX-Request": "true", "X-Follows": "1" } })).status === 401;
+    } catch {
+      return false;
+    }
+  }
+
+  return { isOver };
 })();
