@@ -13,6 +13,7 @@ from playwright.async_api import Page, expect
 from gateway.core.model import Device
 from tests.browser.conftest import Visit
 from tests.browser.test_board import live
+from tests.browser.test_pages import find_faults
 from tests.core.worlds import DEVICES
 from tests.web.control_room import ControlRoom, two_towns
 from tests.web.house import PASSWORD
@@ -74,6 +75,26 @@ async def test_what_was_looked_at_rings_when_it_becomes_critical(room: ControlRo
     await room.caught_up()
     await expect(page.locator("#alarms .alarm")).to_have_count(1)
     assert await rings(page)
+
+
+async def test_beside_other_pages_it_rings_too_until_it_was_noticed(room: ControlRoom, visit: Visit) -> None:
+    own = await room.press("sos-1", "c001")
+    for number, path in enumerate((f"/incidents/{own.id}", "/map", "/handover"), start=2):
+        page = await visit("li", path)
+        await expect(page.locator("#alarms")).not_to_have_attribute("data-ids", "")
+        if path.startswith("/incidents"):
+            assert not await rings(page), "whoever looks at it has a minute's quiet"
+        else:
+            for _ in range(number - 1):  # another browser has noticed none of them
+                await page.locator("#alarms .alarm:not([hidden]) [data-heard]").first.click()
+            assert not await rings(page)
+        other = await room.press("sos-1", f"c00{number}")
+        await expect(page.locator(f"#alarms [data-id='{other.id}']")).to_be_visible(timeout=12_000)
+        assert await rings(page)
+        assert await find_faults(page) == []
+        await page.click(f"#alarms [data-heard='{other.id}']")
+        assert not await rings(page)
+        await expect(page.locator("#alarms")).to_be_hidden()
 
 
 async def test_of_many_alarms_each_can_be_noticed(room: ControlRoom, visit: Visit) -> None:

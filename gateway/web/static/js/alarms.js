@@ -7,11 +7,14 @@
 const alarms = (function () {
   const AGAIN_MS = 8000;
   const LOOK_MS = 60000;
+  const WATCH_MS = 5000;
   const MANY = 5;
   const KEPT = 500;
   const MUTED = "alarms-muted";
   const button = document.getElementById("sound");
   const board = document.querySelector("[data-flash]");
+  // Beside another page than the board there is no stream of alarms: they are asked for.
+  const isWatch = board.id === "alarm-watch";
   const said = document.getElementById("alarm-said");
   const HEARD = `alarms-heard-${board.dataset.who}`;
   const plain = document.title;
@@ -82,12 +85,12 @@ const alarms = (function () {
   function check() {
     const waiting = ids();
     const strip = document.getElementById("alarms");
-    if (strip) strip.hidden = waiting.length === 0;
     const fresh = waiting.filter((id) => !isQuiet(id));
     // Where there are many, those that nobody has noticed stand there.
     if (strip) strip.querySelectorAll(".alarm").forEach((row) => {
-      row.hidden = waiting.length > MANY && heard.get(row.dataset.id) === 0;
+      row.hidden = isWatch ? isQuiet(row.dataset.id) : waiting.length > MANY && heard.get(row.dataset.id) === 0;
     });
+    if (strip) strip.hidden = isWatch ? fresh.length === 0 : waiting.length === 0;
     speak(strip, fresh);
     if (fresh.length === 0) {
       stop();
@@ -194,6 +197,28 @@ const alarms = (function () {
     if (event.key === MUTED) tell();
   });
 
+  async function watch() {
+    try {
+      const answer = await fetch("/board/alarms", { headers: { "HX-Request": "true", "X-Follows": "1" } });
+      if (!answer.ok) return;
+      const template = document.createElement("template");
+      template.innerHTML = (await answer.text()).trim();
+      const old = document.getElementById("alarms");
+      const made = template.content.firstElementChild;
+      if (made.dataset.ids !== old.dataset.ids) old.replaceWith(made);
+    } catch {
+      return;  // The page itself says that it is cut off.
+    }
+    const shown = document.querySelector("[data-incident]");
+    if (shown && !heard.has(shown.dataset.incident)) look(shown.dataset.incident);
+    check();
+    if (typeof clocks !== "undefined") clocks.paint();
+  }
+
+  if (isWatch) {
+    watch();
+    setInterval(watch, WATCH_MS);
+  }
   // A look that was taken before this page was opened ends, too.
   setInterval(check, 10000);
   tell();
