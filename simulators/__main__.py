@@ -100,7 +100,7 @@ def demo(
     once: Annotated[bool, typer.Option("--once", help="play one hour, print one JSON line, and end")] = False,
     speed: Annotated[float, typer.Option(help="how many times as fast as real time")] = 60.0,
     seed: Annotated[int, typer.Option(help="the same seed plays the same hour")] = 1,
-    communities: Annotated[int, typer.Option(help="how many, 20 to 277")] = 277,
+    communities: Annotated[int, typer.Option(min=20, max=277, help="how many")] = 277,
     agents: Annotated[int, typer.Option(help="so many communities go through real edge agents")] = 0,
     picture: Annotated[Path | None, typer.Option(help="keep what is printed as an SVG file")] = None,
     folder: Annotated[Path | None, typer.Option(help="keep ledger, logs and all else in this new folder")] = None,

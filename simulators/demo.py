@@ -30,6 +30,7 @@ from rich.table import Table
 from rich.text import Text
 
 from edge.ending import end
+from gateway.core.moves import FINAL, State
 from simulators.agents import AgentSource, give_addresses, is_unhurried, start_agents
 from simulators.district import COMMUNITIES, District, generate, generate_test_communities, mark_simulated, write
 from simulators.handlers import Handlers, show_stage, show_stages, tell_moment, tell_stages
@@ -66,6 +67,9 @@ ROLES: Final = {
     "auditor": "审计管理员",
 }
 """An account of each role is made for whoever looks at the demo's pages."""
+
+REST_MS: Final = MINUTES * 60_000
+"""Where something happened, nothing happens again for so long (simulated) after its end, however soon it is closed."""
 
 BETWEEN_MS: Final = 3 * 60_000
 """Simulated time from hour to hour, in which what is under way arrives."""
@@ -133,6 +137,19 @@ def match(causes: Iterable[Instance], stored: Iterable[Mapping[str, Any]]) -> Ma
         else:
             lost.append(cause)
     return Match(matched, tuple(lost), tuple(incident for rest in left.values() for incident in rest))
+
+
+def still_taken(
+    causes: Iterable[Instance], stored: Iterable[Mapping[str, Any]], now: int, rest: int = REST_MS
+) -> frozenset[str]:
+    """The devices and places of causes that ended less than ``rest`` ms before ``now`` (ms), or where one of the
+    platform's incidents is open: what happened there would be no incident of its own."""
+    marks: set[str] = set()
+    for incident in stored:
+        if State(incident["state"]) not in FINAL:
+            marks |= {*incident["devices"], f"{incident['category']}@{incident['place']}"}
+    kept = (cause for cause in causes if now < cause.ends + rest or not marks.isdisjoint(cause.marks))
+    return frozenset(mark for cause in kept for mark in cause.marks)
 
 
 def run(
@@ -207,7 +224,7 @@ async def _set_up(
         district = await asyncio.to_thread(generate, seed, communities)
         chosen = [settlement.community.id for settlement in district.communities[:agents]]
         district = give_addresses(district, chosen)
-        plan = await asyncio.to_thread(_compose, seed, district, START_MS, None)
+        plan = await asyncio.to_thread(compose_hour, seed, district, START_MS, None)
         tables = programs.folder / "district"
         tested = await asyncio.to_thread(generate_test_communities, seed) if with_accounts else None
         write_tables(_with_states(district, plan, tested), tables)
@@ -336,8 +353,9 @@ class _Demo:
         begins = self._clock.now()
         until = begins + MINUTES * 60_000
         if self._causes:
-            # In the time of an hour that has passed, incidents of the last one are still open at their places.
-            self._plan = _compose(self._seed, self._district, begins, self._plan)
+            # Incidents of earlier hours may still be open at their places.
+            earlier = replace(self._plan, taken=still_taken(self._causes, self._stored, begins))
+            self._plan = compose_hour(self._seed, self._district, begins, earlier)
             instances = list(self._plan.instances)
         else:
             instances = [instance.moved(begins - START_MS) for instance in self._plan.instances]
@@ -348,6 +366,8 @@ class _Demo:
         self._near_misses += sum(not instance.is_cause for instance in instances)
         player.cast(instances)
         view = _View(self._console, player.tally, begins, until)
+        if self._plan.left_out:
+            view.say(f"left out for want of a free device: {_tell(Counter(self._plan.left_out))}")
         with view.live():
             show = self._shower(view)
             await player.play(until, show)
@@ -588,14 +608,16 @@ def _row(incident: Mapping[str, Any]) -> str:
     return f"{_clock(incident['opened_at'])} {zh} {incident['number']} {incident['category']} {incident['title']['zh']}"
 
 
-def _compose(seed: int, district: District, start: int, earlier: Plan | None) -> Plan:
-    """As many scenarios as suit the district, every one at least once."""
+def compose_hour(seed: int, district: District, start: int, earlier: Plan | None) -> Plan:
+    """As many scenarios as suit the district, every one at least once; after an ``earlier`` hour, those for which
+    there is a place."""
     scenarios = read_scenarios()
     share = min(1.0, len(district.communities) / COMMUNITIES)
     kinds = sum(scenario.expect is not None for scenario in scenarios)
     causes = max(kinds, round(CAUSES * share))
     near_misses = max(len(scenarios) - kinds, round(NEAR_MISSES * share))
-    return compose(seed, district, start, MINUTES, causes, near_misses, scenarios, earlier)
+    may_leave_out = earlier is not None
+    return compose(seed, district, start, MINUTES, causes, near_misses, scenarios, earlier, may_leave_out=may_leave_out)
 
 
 def _with_states(district: District, plan: Plan, tested: District | None) -> District:

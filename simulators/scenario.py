@@ -24,7 +24,8 @@ FIRST_MS: Final = 120_000
 
 class Instance(Struct, frozen=True):
     """A scenario at its place and time: between ``begins`` and ``ends`` (ms) its devices report nothing but what it
-    says. ``category`` and ``place`` are None for a near-miss."""
+    says. ``category`` and ``place`` are None for a near-miss. ``marks`` are its devices, its building, and
+    ``category@place``: while its incident is open, nothing else is to happen there."""
 
     scenario: str
     title: str
@@ -36,6 +37,7 @@ class Instance(Struct, frozen=True):
     category: str | None
     place: str | None
     sendings: tuple[Sending, ...]
+    marks: frozenset[str] = frozenset()
 
     @property
     def is_cause(self) -> bool:
@@ -54,11 +56,13 @@ class Instance(Struct, frozen=True):
 
 class Plan(Struct, frozen=True):
     """The played hour: instances by time. ``states`` are those that devices are registered in, ``taken`` the devices
-    and places of which an incident may be open from now on."""
+    and places of which an incident may be open from now on, ``left_out`` the scenarios for which there was no place,
+    each as often as there was none."""
 
     instances: tuple[Instance, ...]
     states: dict[str, DeviceState]
     taken: frozenset[str] = frozenset()
+    left_out: tuple[str, ...] = ()
 
     @property
     def causes(self) -> list[Instance]:
@@ -78,13 +82,15 @@ def compose(
     near_misses: int = 260,
     scenarios: Sequence[Scenario] | None = None,
     earlier: Plan | None = None,
+    *,
+    may_leave_out: bool = False,
 ) -> Plan:
     """Places so many causes and near-misses in the district, from ``start`` (ms) on, all over before the time is out.
 
     No device, and for what may join in a building or household, no building is used twice, so that each cause is one
     incident by itself. After an ``earlier`` plan the places of its causes are left alone, because their incidents are
     still open, and only devices that are in a drill already are in one. Raises ValueError when the district is too
-    small for that."""
+    small for that, unless what finds no place may be left out."""
     rng = Random(f"{seed}/{start}/scenarios")
     stage = _Stage(district, rng, start, minutes, earlier)
     chosen = [s for s in (read_scenarios() if scenarios is None else scenarios) if stage.has_time_for(s)]
@@ -96,14 +102,17 @@ def compose(
         # The devices in drills are few by now, and have to be where they are.
         dealt.sort(key=lambda scenario: scenario.state is None)
     instances: list[Instance] = []
+    left_out: list[str] = []
     for scenario in dealt:
         instance = stage.place(scenario)
         if instance is not None:
             instances.append(instance)
+        elif may_leave_out:
+            left_out.append(scenario.id)
         elif scenario.state is None or earlier is None:
             raise ValueError(f"the district has no free {scenario.profile} for {scenario.id}")
     instances.sort(key=lambda instance: (instance.begins, instance.device))
-    return Plan(tuple(instances), stage.states, frozenset(stage.taken))
+    return Plan(tuple(instances), stage.states, frozenset(stage.taken), tuple(left_out))
 
 
 def _deal(scenarios: Sequence[Scenario], count: int, rng: Random) -> list[Scenario]:
@@ -172,7 +181,7 @@ class _Stage:
                 self.taken |= marks
             if scenario.state is not None:
                 self.states[device.id] = DeviceState(scenario.state)
-            return self._write(scenario, settlement, device, place, cast)
+            return self._write(scenario, settlement, device, place, cast, frozenset(marks))
         return None
 
     def _fits_state(self, scenario: Scenario, device: Device) -> bool:
@@ -214,7 +223,13 @@ class _Stage:
         return cast
 
     def _write(
-        self, scenario: Scenario, settlement: Settlement, device: Device, place: str | None, cast: dict[str, str]
+        self,
+        scenario: Scenario,
+        settlement: Settlement,
+        device: Device,
+        place: str | None,
+        cast: dict[str, str],
+        marks: frozenset[str],
     ) -> Instance:
         begins = self._start + self._rng.randrange(FIRST_MS, self._latest(scenario))
         sendings = sendings_of(scenario, {**cast, "": device.id}, begins, self._rng, self._wanted)
@@ -229,6 +244,7 @@ class _Stage:
             scenario.expect.category if scenario.expect is not None else None,
             place,
             tuple(sendings),
+            marks,
         )
 
 

@@ -15,8 +15,12 @@ from typing import Any
 
 import httpx
 import pytest
+from msgspec.structs import replace
+from typer.testing import CliRunner
 
-from simulators.demo import ROLES, Outcome, match
+from simulators.__main__ import app
+from simulators.demo import MINUTES, REST_MS, ROLES, START_MS, Outcome, compose_hour, match, still_taken
+from simulators.district import generate
 from simulators.scenario import Instance
 from tests.servers import ROOT
 from tests.simulators.children import children_of, is_running
@@ -83,6 +87,62 @@ def test_the_last_line_has_these_keys_in_this_order_and_is_json_also_without_an_
         "communities", "devices", "readings", "causes", "incidents", "lost", "doubled", "delivered", "p50_ms", "p99_ms",
     ]  # fmt: skip
     assert json.loads(outcome(p50_ms=None).line())["p50_ms"] is None
+
+
+# --- hour after hour -----------------------------------------------------------------------------------------------
+
+
+def reported(cause: Instance, state: str) -> Any:
+    return {"category": cause.category, "place": cause.place, "devices": [cause.device], "state": state}
+
+
+def test_where_an_incident_is_open_or_was_lately_nothing_else_is_played() -> None:
+    over = replace(cause(), ends=START_MS, marks=frozenset({"d-1", "b1", "ext:21-03@c001-plaza"}))
+    lately, later = START_MS + REST_MS - 1, START_MS + REST_MS
+
+    assert still_taken([over], [reported(over, "closed")], lately) == over.marks
+    assert still_taken([over], [reported(over, "closed")], later) == frozenset()
+    assert still_taken([over], [reported(over, "handling")], later) == over.marks
+    elsewhere = reported(over, "handling") | {"devices": ["d-1"], "place": "b1"}
+    assert still_taken([over], [elsewhere], later) == over.marks, "its device is in another one"
+
+
+def test_the_smallest_district_is_played_in_for_days() -> None:
+    """Every case closed two hours after it began: each of a hundred hours has nearly all of its scenarios."""
+    district = generate(1, communities=20)
+    plan = compose_hour(1, district, START_MS, None)
+    whole = len(plan.instances)
+    causes = list(plan.causes)
+    for number in range(1, 100):
+        begins = START_MS + number * MINUTES * 60_000
+        two_hours_ago = begins - 2 * MINUTES * 60_000
+        stored = [reported(one, "closed" if one.begins < two_hours_ago else "filed") for one in causes]
+        plan = compose_hour(1, district, begins, replace(plan, taken=still_taken(causes, stored, begins)))
+        held = {mark for one in causes if one.begins >= two_hours_ago for mark in one.marks}
+        assert all(held.isdisjoint(instance.marks) for instance in plan.instances)
+        assert len(plan.instances) + len(plan.left_out) == whole
+        assert len(plan.left_out) <= 3, plan.left_out
+        causes += plan.causes
+
+
+def test_what_finds_no_place_in_a_later_hour_is_left_out() -> None:
+    """Nothing is ever closed, so that the district fills up."""
+    district = generate(1, communities=20)
+    plan = compose_hour(1, district, START_MS, None)
+    whole = len(plan.instances)
+    for number in range(1, 30):
+        plan = compose_hour(1, district, START_MS + number * MINUTES * 60_000, plan)
+        assert len(plan.instances) + len(plan.left_out) == whole
+    assert plan.left_out
+
+
+@pytest.mark.parametrize("communities", ["12", "19", "278", "some"])
+def test_a_number_of_communities_that_it_cannot_play_is_refused(communities: str) -> None:
+    result = CliRunner().invoke(app, ["demo", "--once", "--communities", communities])
+
+    assert result.exit_code == 2
+    assert "--communities" in result.output
+    assert "Traceback" not in result.output
 
 
 CLOCK = re.compile(r"[0-9]{2}:[0-9]{2}:[0-9]{2}")
