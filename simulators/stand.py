@@ -45,7 +45,9 @@ SPREAD_MS: Final = 250
 LATE_MS: Final = 10 * 60_000
 """How old a late reading is: ten minutes, of which the gateway calls one late."""
 
-LOG_LINES: Final = 200
+LOG_LINES: Final = 300
+"""All faults of a run: each kind at most a hundred times."""
+
 RUNS: Final = 50
 FOR_EVER_MS: Final = 10 * 365 * 86_400_000
 
@@ -100,12 +102,14 @@ class Expected(Struct, frozen=True):
 
 
 class LogLine(Struct, frozen=True):
-    """What the stand did: ``what`` is ``duplicate``, ``late``, ``garbage``, or ``note``."""
+    """What the stand did: ``what`` is ``duplicate``, ``late``, ``garbage``, or ``note``. ``device`` is whose reading
+    came late."""
 
     at: int
     what: str
     source: str
     detail: str
+    device: str = ""
 
 
 class Run(Struct):
@@ -379,6 +383,7 @@ class Stand:
     def _inject(self, run: Run, kind: str, now: int) -> None:
         chosen = [source for source in self._sources() if source.community in run.communities]
         source = self._rng.choice(chosen)
+        device = ""
         match kind:
             case "duplicate":
                 candidates = [(one, message) for one in chosen for message in one.taken]
@@ -391,6 +396,7 @@ class Stand:
             case "late":
                 stream = self._rng.choice(source.streams)
                 source.take_late(stream, now)
+                device = stream.name.rpartition(":")[0]
                 detail = f"{stream.name} as it was {LATE_MS // 60_000} minutes ago"
             case _:
                 name, payload = GARBAGE[run.injected.get(kind, 0) % len(GARBAGE)]
@@ -399,7 +405,7 @@ class Stand:
                 task.add_done_callback(self._throwing.discard)
                 detail = f"{name}, {len(payload)} bytes"
         run.injected = {**run.injected, kind: run.injected.get(kind, 0) + 1}
-        run.log = [*run.log, LogLine(now, kind, source.id, detail)][-LOG_LINES:]
+        run.log = [*run.log, LogLine(now, kind, source.id, detail, device)][-LOG_LINES:]
 
     def _sources(self) -> list[StandSource]:
         return [source for source in self._player.sources if isinstance(source, StandSource)]

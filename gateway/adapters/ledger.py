@@ -624,6 +624,14 @@ class SqlLedger:
             )
             return [(community, rule, Phase(phase), number) for community, rule, phase, number in rows]
 
+    def quarantine_counts(self) -> list[tuple[str, str, int]]:
+        with self.database.reading() as session:
+            rows = session.select(
+                "SELECT community, reason, sum(count) FROM quarantine GROUP BY community, reason "
+                "ORDER BY community, reason"
+            )
+            return [(community, reason, int(number)) for community, reason, number in rows]
+
     def sources(self, community: str | None = None) -> list[SourceView]:
         sql = "SELECT community, id, seen_at, document FROM source WHERE ? IN ('', community) ORDER BY community, id"
         with self.database.reading() as session:

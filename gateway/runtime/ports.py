@@ -462,6 +462,9 @@ class Ledger(Protocol):
     def finding_counts(self) -> list[tuple[str, str, Phase, int]]:
         """(community, rule, phase, how many keys), for what `findings` tells one by one."""
 
+    def quarantine_counts(self) -> list[tuple[str, str, int]]:
+        """(community that the topic names, reason, how many), for what `counts` tells of all."""
+
     def sources(self, community: str | None = None) -> list[SourceView]: ...
     def counts(self) -> dict[str, dict[str, int]]:
         """``quarantined`` and ``rejected`` by reason, ``repeats`` and ``clocks`` (messages that came again, or were

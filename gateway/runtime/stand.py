@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import Final, Protocol
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from gateway.core.model import Community, Incident, Phase, Sort
 from gateway.runtime.access import Actor
@@ -22,6 +23,9 @@ from gateway.runtime.ports import Ledger
 PAGE: Final = 500
 KEPT: Final = 8
 """So many runs are followed at a time; one that is forgotten is read again from its beginning."""
+
+ENDED: Final = 50
+"""Of so many runs that have ended it is kept what became of them: as many as the stand remembers."""
 
 SLACK_MS: Final = 2_000
 """Real time that a signal may be on its way, beyond the time in which a scenario says that somebody must know."""
@@ -69,7 +73,7 @@ class StandView(Struct, frozen=True):
 
 
 class Baseline(Struct, frozen=True):
-    """How things stood when a run began, and who began it; the stand keeps it with the run."""
+    """How things stood in a run's communities when it began, and who began it; the stand keeps it with the run."""
 
     owner: str
     position: int
@@ -104,12 +108,13 @@ class Expected(Struct, frozen=True):
 
 
 class LogLine(Struct, frozen=True):
-    """What the stand did: ``duplicate``, ``late`` or ``garbage``, and how."""
+    """What the stand did: ``duplicate``, ``late`` or ``garbage``, and how. ``device`` is whose reading came late."""
 
     at: int
     what: str
     source: str
     detail: str
+    device: str = ""
 
 
 class Run(Struct, frozen=True):
@@ -197,13 +202,14 @@ class Judged(Struct, frozen=True):
 
 
 class FaultJudged(Struct, frozen=True):
-    """Faults of one kind: so many ``wanted``, ``injected``, and ``met``: quarantined, or passed over as repeats (None:
-    nothing is to be counted). The gateway counts all sources, so there may be more."""
+    """Faults of one kind: so many ``wanted``, ``injected``, and ``met``: garbage that was quarantined, messages passed
+    over as repeats, or incidents without an expectation of devices whose readings came late. The run's communities may
+    have had repeats of their own, so there may be more. ``is_good`` is None as long as it cannot be told."""
 
     kind: str
     wanted: int
     injected: int
-    met: int | None
+    met: int
     is_good: bool | None
 
 
@@ -252,6 +258,7 @@ class StandDesk:
         self._door = door
         self._speed = speed
         self._followed: dict[str, _Followed] = {}
+        self._ended: dict[str, Watched] = {}
 
     @property
     def is_there(self) -> bool:
@@ -279,7 +286,8 @@ class StandDesk:
         return await self._ask().read(id)
 
     async def watch(self, run: Run) -> Watched:
-        """The run beside what the ledger has of it. Raises LedgerDown."""
+        """The run beside what the ledger has of it; once it is over, as it was found at the first look after its end,
+        but for the rules' findings, which are told as they are now. Raises LedgerDown."""
         return await asyncio.to_thread(self._hold_against, run)
 
     async def close(self) -> None:
@@ -303,15 +311,28 @@ class StandDesk:
             raise Refused("not-simulated", f"{community.id} is not marked as a community of simulated devices", "")
 
     def _stand_now(self, actor: Actor, communities: set[str]) -> Baseline:
-        counts = self._ledger.counts()
         findings = self._count_findings(communities)
         return Baseline(
             actor.id,
             self._ledger.position(),
-            counts.get("quarantined", {}),
-            sum(counts.get("repeats", {}).values()),
+            self._count_quarantined(communities),
+            self._count_repeats(communities),
             {rule: pending + firing for rule, (pending, firing) in findings.items()},
         )
+
+    def _count_quarantined(self, communities: set[str]) -> dict[str, int]:
+        """Reason → how many messages of these communities were ever put aside for it."""
+        found: dict[str, int] = {}
+        for community, reason, number in self._ledger.quarantine_counts():
+            if community in communities:
+                found[reason] = found.get(reason, 0) + number
+        return found
+
+    def _count_repeats(self, communities: set[str]) -> int:
+        """How many messages of these communities' sources ever came again."""
+        repeats = self._ledger.counts().get("repeats", {})
+        sources = {device.source for community in communities for device in self._ledger.devices(community)}
+        return sum(number for source, number in repeats.items() if source in sources)
 
     def _count_findings(self, communities: set[str]) -> dict[str, tuple[int, int]]:
         """Rule → how many keys wait and fire."""
@@ -335,39 +356,52 @@ class StandDesk:
         return [incident for incident in known.incidents.values() if incident.sort is Sort.INCIDENT]
 
     def _hold_against(self, run: Run) -> Watched:
+        moving = self._tell_findings(run)
+        ended = self._ended.get(run.id)
+        if ended is not None:
+            return replace(ended, findings=moving)
+        communities = set(run.communities)
         incidents = self._follow(run)
-        counts = self._ledger.counts()
         before = run.note.quarantined
         refused = {
             reason: number - before.get(reason, 0)
-            for reason, number in counts.get("quarantined", {}).items()
+            for reason, number in self._count_quarantined(communities).items()
             if number > before.get(reason, 0)
         }
-        repeats = sum(counts.get("repeats", {}).values()) - run.note.repeats
+        repeats = self._count_repeats(communities) - run.note.repeats
         judged, unexpected = judge(run, incidents, self._speed)
-        findings = self._count_findings(set(run.communities))
-        moving = [
-            Moving(rule, pending, firing, pending + firing - run.note.findings.get(rule, 0))
-            for rule, (pending, firing) in sorted(findings.items())
-            if pending or firing
-        ]
-        return Watched(
+        own = (incident for incident in incidents if _is_of(run, incident, self._speed))
+        watched = Watched(
             run,
             judged,
-            list(_judge_faults(run, sum(refused.values()), repeats)),
+            list(_judge_faults(run, sum(refused.values()), repeats, judged, unexpected)),
             moving,
-            sorted((i for i in incidents if i.opened_at >= run.started_at), key=lambda i: i.opened_at),
+            sorted(own, key=lambda incident: incident.opened_at),
             unexpected,
             refused,
             repeats,
         )
+        if run.is_over:
+            # What comes later in these communities, as of the next run, is none of this one's.
+            if len(self._ended) >= ENDED:
+                del self._ended[next(iter(self._ended))]
+            self._ended[run.id] = watched
+            self._followed.pop(run.id, None)
+        return watched
+
+    def _tell_findings(self, run: Run) -> list[Moving]:
+        return [
+            Moving(rule, pending, firing, pending + firing - run.note.findings.get(rule, 0))
+            for rule, (pending, firing) in sorted(self._count_findings(set(run.communities)).items())
+            if pending or firing
+        ]
 
 
 def judge(run: Run, incidents: Iterable[Incident], speed: float) -> tuple[list[Judged], list[Incident]]:
     """Each expectation with what came of it, and the incidents of the run that belong to none. Every expected incident
     takes one of its own; with ``speed`` the slack of real time is that of the simulated clock."""
     changed = sorted(incidents, key=lambda incident: (incident.opened_at, incident.number))
-    own = [incident for incident in changed if incident.opened_at >= run.started_at]
+    own = [incident for incident in changed if _is_of(run, incident, speed)]
     earlier = [incident for incident in changed if incident.opened_at < run.started_at]
     left = {incident.id: incident for incident in own}
     slack = round(SLACK_MS * speed)
@@ -397,6 +431,12 @@ def judge(run: Run, incidents: Iterable[Incident], speed: float) -> tuple[list[J
     return judged, [incident for incident in own if incident.id not in claimed]
 
 
+def _is_of(run: Run, incident: Incident, speed: float) -> bool:
+    """Whether an incident was opened while the run was played."""
+    ended = run.now + round(SLACK_MS * speed) if run.is_over else None
+    return run.started_at <= incident.opened_at and (ended is None or incident.opened_at <= ended)
+
+
 def _judge_silence(expected: Expected, left: dict[str, Incident], run: Run) -> Judged:
     for incident in left.values():
         if expected.device in incident.devices and incident.community == expected.community:
@@ -404,11 +444,20 @@ def _judge_silence(expected: Expected, left: dict[str, Incident], run: Run) -> J
     return Judged(expected, Verdict.QUIET if run.is_over else Verdict.WAITING)
 
 
-def _judge_faults(run: Run, refused: int, repeats: int) -> Iterable[FaultJudged]:
+def _judge_faults(
+    run: Run, refused: int, repeats: int, judged: Iterable[Judged], unexpected: Iterable[Incident]
+) -> Iterable[FaultJudged]:
+    false = [one.incident for one in judged if one.verdict is Verdict.FALSE and one.incident is not None]
+    late = {line.device for line in run.log if line.what == "late"}
+    opened = sum(not late.isdisjoint(incident.devices) for incident in (*false, *unexpected))
     for kind, wanted in run.faults.items():
         if not wanted:
             continue
         injected = run.injected.get(kind, 0)
-        met = {"garbage": refused, "duplicate": repeats}.get(kind)
-        is_good = None if met is None or not (run.is_over or met >= wanted) else met >= injected
-        yield FaultJudged(kind, wanted, injected, met, is_good)
+        if kind == "late":
+            # Whether they open nothing is known at the end; of none that came there is nothing to say.
+            is_good = False if opened else True if run.is_over and injected else None
+            yield FaultJudged(kind, wanted, injected, opened, is_good)
+            continue
+        met = refused if kind == "garbage" else repeats
+        yield FaultJudged(kind, wanted, injected, met, met >= injected if run.is_over or met >= wanted else None)

@@ -945,6 +945,7 @@ class LedgerConformance:
         ledger.commit(Batch(quarantined=[forged(1, at=NOW + 20), forged(1, reason="forged-source", head="a\x00b")]))
 
         assert ledger.counts()["quarantined"] == {"bad-envelope": 4, "forged-source": 1}
+        assert ledger.quarantine_counts() == [("c001", "bad-envelope", 4), ("c001", "forged-source", 1)]
         sql = "SELECT reason, count, first_at, last_at, head, length, community, topic FROM quarantine"
         where = "sc/v1/c001/agent-c001/alarm"
         assert sorted(select(ledger, sql)) == [

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from gateway.runtime.door import DoorClient, DoorServer
 from gateway.runtime.stand import (
     Baseline,
     Expected,
+    LogLine,
     Run,
     RunWish,
     StandAway,
@@ -23,7 +26,7 @@ from gateway.runtime.stand import (
     judge,
 )
 from tests.runtime.test_simulated import first_is_simulated
-from tests.runtime.world import World
+from tests.runtime.world import World, until
 
 S = 1_000
 BEGAN = 1_795_435_200_000
@@ -88,7 +91,7 @@ async def pressed(world: World) -> Incident:
 
 async def test_each_expectation_gets_its_verdict(world: World) -> None:
     opened = await pressed(world)
-    done = replace(RUN, state="done")
+    done = replace(RUN, state="done", now=RUN.until)
     burnt = replace(opened, id="f1", category="ext:21-01", place="b1", devices=("smoke-1",))
 
     assert verdicts(RUN) == [Verdict.WAITING, Verdict.WAITING]
@@ -103,40 +106,74 @@ async def test_what_nobody_expected_is_named(world: World) -> None:
     opened = await pressed(world)
     again = replace(opened, id="f2", opened_at=BEGAN + 4 * S)
 
-    judged, unexpected = judge(replace(RUN, state="done"), [opened, again], 1.0)
+    judged, unexpected = judge(replace(RUN, state="done", now=RUN.until), [opened, again], 1.0)
 
     assert judged[0].incident == opened
     assert [incident.id for incident in unexpected] == ["f2"]
 
 
-async def test_a_run_is_held_against_the_ledger(tmp_path: Path) -> None:
-    world = World(tmp_path, first_is_simulated())
+async def test_what_is_opened_after_the_end_is_none_of_the_run(world: World) -> None:
+    opened = await pressed(world)
+    next_one = replace(opened, id="f2", opened_at=RUN.until + 60 * S)
+
+    _, unexpected = judge(replace(RUN, state="done", now=RUN.until), [opened, next_one], 1.0)
+
+    assert unexpected == []
+
+
+@asynccontextmanager
+async def watching(folder: Path) -> AsyncIterator[tuple[World, StandDesk, KeptStand]]:
+    """A gateway of which c001 is of simulated devices, and the desk of the web process beside it."""
+    world = World(folder, first_is_simulated())
     await world.start()
-    door = DoorServer(tmp_path / "door.sock", world.pipeline.submit, world.pipeline.look)
+    door = DoorServer(folder / "door.sock", world.pipeline.submit, world.pipeline.look)
     await door.start()
     stand = KeptStand()
-    client = DoorClient(tmp_path / "door.sock")
-    desk = StandDesk(stand, world.ledger, client, 1.0)
-    first, second = sorted(world.ledger.communities(), key=lambda community: community.id)
-    wish = RunWish("a-run-of-the-stand", ("sos-pressed",), ("c001",), 1.0, {"garbage": 1, "duplicate": 1})
+    client = DoorClient(folder / "door.sock")
     try:
-        with pytest.raises(Refused, match="c002 is not marked"):
-            await desk.start(ACTOR, wish, [first, second])
-        assert stand.runs == {}
-        run = await desk.start(ACTOR, wish, [first])
-        run = replace(run, started_at=world.clock(), expected=[replace(PRESS, begins=world.clock())])
-        before = await desk.watch(run)
-        world.press()
-        await world.receipted()
-        world.inbox.send("sc/v1/c001/agent-1/telemetry", b"\xff\x00")
-        await world.settle()
-        world.press(community="c002")
-        await world.receipted("c002")
-        after = await desk.watch(replace(run, state="done", injected={"garbage": 1}))
+        yield world, StandDesk(stand, world.ledger, client, 1.0), stand
     finally:
         await client.close()
         await door.stop()
         await world.close()
+
+
+async def begin(world: World, desk: StandDesk, **faults: int) -> Run:
+    """A run of a press in c001, as begun now and over in five minutes."""
+    [first] = [community for community in world.ledger.communities() if community.id == "c001"]
+    run = await desk.start(ACTOR, RunWish("a-run-of-the-stand", ("sos-pressed",), ("c001",), 1.0, faults), [first])
+    now = world.clock()
+    return replace(run, started_at=now, now=now + 300 * S, expected=[replace(PRESS, begins=now)])
+
+
+async def garble(world: World, community: str = "c001", source: str = "agent-1", payload: bytes = b"\xff") -> None:
+    world.inbox.send(f"sc/v1/{community}/{source}/telemetry", payload)
+    await world.settle()
+
+
+async def come_again(world: World, community: str) -> None:
+    """The community's first message comes once more."""
+    before, told = world.pipeline.counters.repeats, len(world.receipts(community))
+    world.send(signals=[("sos-1", "pressed")], community=community, seq=1)
+    await until(lambda: len(world.receipts(community)) > told)
+    assert world.pipeline.counters.repeats == before + 1
+
+
+async def test_a_run_is_held_against_the_ledger(tmp_path: Path) -> None:
+    async with watching(tmp_path) as (world, desk, stand):
+        first, second = sorted(world.ledger.communities(), key=lambda community: community.id)
+        wish = RunWish("a-run-of-the-stand", ("sos-pressed",), ("c001",))
+        with pytest.raises(Refused, match="c002 is not marked"):
+            await desk.start(ACTOR, wish, [first, second])
+        assert stand.runs == {}
+        run = await begin(world, desk, garbage=1, duplicate=1)
+        before = await desk.watch(run)
+        world.press()
+        await world.receipted()
+        await garble(world)
+        world.press(community="c002")
+        await world.receipted("c002")
+        after = await desk.watch(replace(run, state="done", injected={"garbage": 1}))
 
     assert (run.note.owner, run.note.position) == ("a1", 0)
     assert ([one.verdict for one in before.judged], before.is_good) == ([Verdict.WAITING], None)
@@ -145,6 +182,57 @@ async def test_a_run_is_held_against_the_ledger(tmp_path: Path) -> None:
     assert after.refused == {"not-utf8": 1}
     assert [(one.kind, one.met, one.is_good) for one in after.faults] == [("garbage", 1, True), ("duplicate", 0, True)]
     assert after.is_good
+
+
+async def test_what_other_communities_send_is_not_counted(tmp_path: Path) -> None:
+    async with watching(tmp_path) as (world, desk, _):
+        for community in ("c001", "c002"):
+            world.press(community=community)
+            await world.receipted(community)
+        run = await begin(world, desk, garbage=1, duplicate=1)
+        for community in ("c001", "c002", "c002"):
+            await come_again(world, community)
+        await garble(world)
+        await garble(world, "c002", "agent-2", b"\xfe")
+        watched = await desk.watch(run)
+
+    assert (watched.refused, watched.repeats) == ({"not-utf8": 1}, 1)
+
+
+async def test_a_run_that_is_over_stays_as_it_was(tmp_path: Path) -> None:
+    async with watching(tmp_path) as (world, desk, _):
+        run = await begin(world, desk, garbage=1, duplicate=1)
+        world.press()
+        await world.receipted()
+        await come_again(world, "c001")
+        await garble(world)
+        done = replace(run, state="done", injected={"garbage": 1, "duplicate": 1})
+        first = await desk.watch(done)
+        await come_again(world, "c001")
+        await garble(world, payload=b"\xfe")
+        later = await desk.watch(done)
+
+    assert first.is_good
+    assert (first.refused, first.repeats) == ({"not-utf8": 1}, 1)
+    assert later == first
+
+
+async def test_late_readings_must_open_nothing(tmp_path: Path) -> None:
+    line = LogLine(BEGAN, "late", "agent-1", "temperature as it was 10 minutes ago", "room-1")
+    async with watching(tmp_path) as (world, desk, _):
+        run = replace(await begin(world, desk, late=1), log=[line], injected={"late": 1})
+        world.press()
+        await world.receipted()
+        playing = await desk.watch(run)
+        quiet = await desk.watch(replace(run, id="as-it-must-be", state="done"))
+        # The press was nothing that anybody expected, and it came from the device of the late reading.
+        late = [replace(line, device="sos-1")]
+        opened = await desk.watch(replace(run, id="as-it-must-not", state="done", expected=[], log=late))
+        none = await desk.watch(replace(run, id="none-came", state="stopped", log=[], injected={}))
+
+    told = [[(one.met, one.is_good) for one in watched.faults] for watched in (playing, quiet, opened, none)]
+    assert told == [[(0, None)], [(0, True)], [(1, False)], [(0, None)]]
+    assert (quiet.is_good, opened.is_good) == (True, False)
 
 
 async def test_without_a_stand_there_is_none_to_ask(world: World) -> None:

@@ -104,6 +104,8 @@ async def test_faults_come_as_often_as_asked(stand: Stand) -> None:
     stand._look(run.until - 1)
 
     assert run.injected == {"late": 2, "garbage": 7}
+    late = [(line.device, line.detail) for line in run.log if line.what == "late"]
+    assert all(device and detail.startswith(f"{device}:") for device, detail in late)
     thrown = [line.detail for line in run.log if line.what == "garbage"]
     assert {line.rpartition(", ")[0] for line in thrown} == {name for name, _ in GARBAGE}
     stand._look(run.until)
