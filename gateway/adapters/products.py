@@ -87,14 +87,19 @@ class SqlProducts:
                 session.run_many("DELETE FROM awaited WHERE device = ?", ids)
                 session.run_many("DELETE FROM credential WHERE name = ?", ids)
             session.run_many(
-                "INSERT INTO awaited (device, community, profile, until, granted_to, refused, refused_from) "
-                "VALUES (?, ?, ?, ?, '', 0, '') ON CONFLICT (device) DO NOTHING",
-                [(one.device, one.community, one.profile, one.until) for one in awaited],
+                "INSERT INTO awaited (device, code, community, profile, until, granted_to, refused, refused_from) "
+                "VALUES (?, ?, ?, ?, ?, '', 0, '') ON CONFLICT DO NOTHING",
+                [(one.device, one.code, one.community, one.profile, one.until) for one in awaited],
             )
 
     def awaited(self, device: str) -> Awaited | None:
         with self._database.reading() as session:
             rows = session.select(f"SELECT {_AWAITED} FROM awaited WHERE device = ?", clip(device))  # noqa: S608
+        return _read(rows[0]) if rows else None
+
+    def asking(self, code: str) -> Awaited | None:
+        with self._database.reading() as session:
+            rows = session.select(f"SELECT {_AWAITED} FROM awaited WHERE code = ?", clip(code))  # noqa: S608
         return _read(rows[0]) if rows else None
 
     def list_refused(self, community: str, since: int) -> list[Awaited]:
@@ -161,7 +166,7 @@ class SqlProducts:
 
 
 _PRODUCT: Final = "profile, created_at, renewed_at, earlier_until, off_at"
-_AWAITED: Final = "device, community, profile, until, granted_at, granted_to, refused, refused_at, refused_from"
+_AWAITED: Final = "device, code, community, profile, until, granted_at, granted_to, refused, refused_at, refused_from"
 
 
 def _read(row: Row) -> Awaited:

@@ -404,7 +404,9 @@ awaited = _table(
     Column("refused", NUMBER, nullable=False),
     Column("refused_at", NUMBER),
     Column("refused_from", Text, nullable=False),
+    Column("code", Text, nullable=False, server_default=""),
     Index("ix_awaited_refused", "community", "refused_at"),
+    Index("ix_awaited_code", "code", unique=True),
 )
 
 # Append-only: triggers refuse everything else (migration 0004).

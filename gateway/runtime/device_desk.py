@@ -102,6 +102,12 @@ def make_id(code: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", code.strip().lower()).strip("-")[:48].strip("-")
 
 
+def read_code(device: Device) -> str:
+    """The id that the code makes which stands on the apparatus that is there now. The first one's is the device's own
+    id; that of one that was registered without a code is taken for it, too."""
+    return make_id(str(device.attributes.get(SERIAL, device.id)))
+
+
 def is_own_source(device: Device) -> bool:
     """Whether the device speaks for itself."""
     return device.source == device.id
@@ -111,7 +117,8 @@ class Awaiting(Protocol):
     """Where it is kept which devices fetch their passwords (`gateway.runtime.products`)."""
 
     async def is_offered(self, profile: str) -> bool: ...
-    async def expect(self, community: str, devices: Sequence[tuple[str, str]], *, again: bool = False) -> None: ...
+    async def is_promised(self, code: str, device: str) -> bool: ...
+    async def expect(self, community: str, devices: Sequence[Device], *, again: bool = False) -> None: ...
     async def forget(self, device: str) -> None: ...
 
 
@@ -182,16 +189,22 @@ class DeviceDesk:
     ) -> None:
         """Awaits the registered devices that fetch their passwords."""
         found = [
-            (one.device.id, one.device.profile)
+            one.device
             for wish, one in zip(wishes, outcomes, strict=True)
             if wish.fetches and isinstance(one, Settled) and is_own_source(one.device)
         ]
         if found and self._awaiting is not None:
             await self._awaiting.expect(community, found)
 
-    async def _check_fetching(self, profile: str) -> None:
+    async def _check_fetching(self, id: str, profile: str, code: str) -> None:
+        """That a device may fetch its password: its model has a secret, and its apparatus is known by a code of its
+        own. Raises Refused."""
         if self._awaiting is None or not await self._awaiting.is_offered(profile):
             raise Refused("no-product", f"the model {profile} has no secret that is switched on", "profile")
+        if not code:
+            raise Refused("bad-code", "the code has no letter or digit that it could ask with", "code")
+        if await self._awaiting.is_promised(code, id):
+            raise Refused("taken", f"another device is awaited with the code {code}", "code")
 
     async def _prepare(
         self, community: str, wish: Registration, present: Present, taken: Container[str]
@@ -211,7 +224,7 @@ class DeviceDesk:
                 "not-its-own", "a device behind an agent, or with a secret of its own, fetches none", "source"
             )
         if wish.fetches:
-            await self._check_fetching(wish.profile)
+            await self._check_fetching(id, wish.profile, id)
         if wish.source:
             self._check_source(present, wish.source)
         else:
@@ -268,15 +281,15 @@ class DeviceDesk:
             if wish.verb == "retire":
                 return await self._retire(actor, community, device, present, event_id)
             if wish.verb == "expect":
-                await self._check_fetching(device.profile)
+                await self._check_fetching(device.id, device.profile, read_code(device))
             changed, sources = self._change(device, wish, present)
             change = RegistryChange(actor.name, sources=sources, devices=(changed,))
             is_new = await self._submit(community, change, event_id)
             needs_password = wish.verb in ("replace", "renew") and is_own_source(changed) and is_new
             passwords = await self._issue([changed.id]) if needs_password else {}
             if self._awaiting is not None and wish.verb == "expect" and is_new:
-                await self._awaiting.expect(community, [(changed.id, changed.profile)], again=True)
-            elif self._awaiting is not None and passwords:
+                await self._awaiting.expect(community, [changed], again=True)
+            elif self._awaiting is not None and needs_password:
                 await self._awaiting.forget(changed.id)
             return Settled(changed, passwords.get(changed.id, ""), is_repeat=not is_new)
 

@@ -13,16 +13,17 @@ import asyncio
 import hashlib
 import hmac
 from collections.abc import Sequence
-from typing import Final, Protocol
+from typing import Final, NoReturn, Protocol
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from gateway.core.catalog import Catalog
-from gateway.core.model import DeviceState
+from gateway.core.model import Device, DeviceState
 from gateway.core.worktime import DAY_MS
 from gateway.runtime.access import Actor
 from gateway.runtime.accounts import Deed, SealBroken, make_secret
-from gateway.runtime.device_desk import is_own_source, make_id
+from gateway.runtime.device_desk import is_own_source, make_id, read_code
 from gateway.runtime.ports import Clock, Ledger
 
 AWAITED_MS: Final = 7 * DAY_MS
@@ -63,9 +64,11 @@ class ProductChanged(Struct, frozen=True):
 
 class Awaited(Struct, frozen=True, omit_defaults=True):
     """A registered device that fetches its password: ``until`` when it may, when it did, from where; and how often it
-    was asked for in vain since, last when and from where."""
+    was asked for in vain since, last when and from where. ``code`` is what the apparatus that is there now asks with
+    (`read_code`)."""
 
     device: str
+    code: str
     community: str
     profile: str
     until: int
@@ -95,9 +98,13 @@ class Products(Protocol):
         """The secrets that are good now; none while it is off, or not there. Raises SealBroken."""
 
     def expect(self, awaited: Sequence[Awaited], *, again: bool = False) -> None:
-        """Awaits devices. One that is known stays as it is, unless ``again``: then its password ends, too."""
+        """Awaits devices. One that is known stays as it is, unless ``again``: then its password ends, too. No two are
+        awaited with one code: the first one is."""
 
     def awaited(self, device: str) -> Awaited | None: ...
+    def asking(self, code: str) -> Awaited | None:
+        """The one that asks with this code."""
+
     def list_refused(self, community: str, since: int) -> list[Awaited]:
         """Those that somebody asked for in vain since then, the last one first."""
 
@@ -198,10 +205,15 @@ class ProductDesk:
         found = await asyncio.to_thread(self.products.product, profile)
         return found is not None and found.is_on
 
-    async def expect(self, community: str, devices: Sequence[tuple[str, str]], *, again: bool = False) -> None:
-        """Awaits devices (id, profile) from now on."""
+    async def is_promised(self, code: str, device: str) -> bool:
+        """Whether another device than this one is awaited with this code."""
+        found = await asyncio.to_thread(self.products.asking, code)
+        return found is not None and found.device != device
+
+    async def expect(self, community: str, devices: Sequence[Device], *, again: bool = False) -> None:
+        """Awaits devices from now on, each with the code of the apparatus that is there."""
         until = self._clock() + AWAITED_MS
-        rows = [Awaited(id, community, profile, until) for id, profile in devices]
+        rows = [Awaited(one.id, read_code(one), community, one.profile, until) for one in devices]
         await asyncio.to_thread(lambda: self.products.expect(rows, again=again))
 
     async def forget(self, device: str) -> None:
@@ -216,8 +228,8 @@ class ProductDesk:
 
     def _grant(self, ask: Ask, where: str) -> Granted:
         now = self._clock()
-        device = make_id(ask.code)
-        deed = Deed(now, "", "device.provision", device, where, detail=ask.product[:48], role="device")
+        code = make_id(ask.code)
+        deed = Deed(now, "", "device.provision", code, where, detail=ask.product[:48], role="device")
         try:
             keys = self.products.keys(ask.product, now)
         except SealBroken:
@@ -228,18 +240,24 @@ class ProductDesk:
             self._refuse(deed, "wrong-signature")
         if abs(now // 1000 - ask.at) > SKEW_S:
             self._refuse(deed, "wrong-time")
-        awaited = self.products.awaited(device)
-        known = self._ledger.device(awaited.community, device) if awaited is not None else None
-        is_there = known is not None and known.state is not DeviceState.RETIRED and is_own_source(known)
+        awaited = self.products.asking(code)
+        known = self._ledger.device(awaited.community, awaited.device) if awaited is not None else None
+        # Of an apparatus that was taken out nothing is awaited, also where the plug was pulled while it was replaced.
+        is_there = (
+            known is not None
+            and known.state is not DeviceState.RETIRED
+            and is_own_source(known)
+            and read_code(known) == code
+        )
         if awaited is None or not is_there:
             self._refuse(deed, "not-granted")
-            raise NotGranted("not-granted")
-        password = self.products.grant(device, ask.product, now, deed)
+        deed = replace(deed, about=awaited.device)
+        password = self.products.grant(awaited.device, ask.product, now, deed)
         if not password:
             raise NotGranted("not-granted")
-        return Granted(awaited.community, device, password)
+        return Granted(awaited.community, awaited.device, password)
 
-    def _refuse(self, deed: Deed, code: str) -> None:
+    def _refuse(self, deed: Deed, code: str) -> NoReturn:
         refused = Deed(deed.at, deed.who, deed.what, deed.about, deed.where, f"refused: {code}", deed.detail, deed.role)
         self.products.record(refused)
         raise NotGranted(code)

@@ -69,7 +69,7 @@ def fill(url: str) -> str:
     webhooks.send(make_test(hook, "1", NOW), 5, Deed(NOW, LI.name, "webhook.test", "hook1"))
     products = SqlProducts(ledger.database, bytes(32))
     products.put("fixed-sos", "a-secret", "key", NOW, Deed(NOW, LI.name, "product.make", "fixed-sos"))
-    products.expect([Awaited("sn-7", "c001", "fixed-sos", NOW)])
+    products.expect([Awaited("sn-7", "sn-7", "c001", "fixed-sos", NOW)])
     with ledger.database.reading() as session:
         [(version,)] = session.select("SELECT version_num FROM alembic_version")
     ledger.close()

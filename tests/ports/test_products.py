@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 
 import pytest
+from msgspec.structs import replace
 
 from gateway.adapters.accounts import SqlAccounts
 from gateway.adapters.ledger import SqlLedger
@@ -14,7 +15,7 @@ from gateway.runtime.accounts import AuditFilter, Deed, SealBroken
 from gateway.runtime.products import Awaited, Product
 from tests.ports.ledger_conformance import NOW, select
 
-ONE = Awaited("sn-7", "c001", "fixed-sos", NOW + 100)
+ONE = Awaited("sn-7", "sn/7", "c001", "fixed-sos", NOW + 100)
 
 
 def deed(at: int = NOW, what: str = "product.make") -> Deed:
@@ -71,6 +72,13 @@ def test_a_password_is_granted_once_in_its_time_and_every_other_ask_is_counted(
     products.forget("sn-7")
     assert products.awaited("sn-7") is None
     assert products.grant("sn-7", "fixed-sos", NOW, deed()) == ""
+
+
+def test_one_code_is_one_devices(products: SqlProducts) -> None:
+    products.expect([ONE, replace(ONE, device="sn-8")])
+    assert products.asking("sn/7") == ONE
+    assert products.asking("sn-7") is None
+    assert products.awaited("sn-8") is None
 
 
 def test_of_many_that_ask_at_once_one_is_granted(products: SqlProducts) -> None:

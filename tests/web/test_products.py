@@ -9,7 +9,8 @@ import pytest
 
 from gateway.adapters.passwords import is_password
 from gateway.core.model import Role
-from gateway.runtime.products import sign_ask
+from gateway.runtime.products import Awaited, sign_ask
+from gateway.runtime.signing import MINUTE_MS
 from gateway.web.api_products import ASKS
 from tests.web.control_room import ControlRoom
 from tests.web.house import Visitor
@@ -37,6 +38,11 @@ async def register(keeper: Visitor, code: str, **fields: str) -> httpx.Response:
     await keeper.get("/devices/new?community=c001")
     wish = {"id": key(), "community": "c001", "code": code, "profile": "fixed-sos", "place": "b1-u1-101"}
     return await keeper.submit("/devices", {**wish, "source": "", "fetches": "1", **fields})
+
+
+async def change(keeper: Visitor, id: str, **fields: str) -> httpx.Response:
+    await keeper.get(f"/devices/c001/{id}")
+    return await keeper.submit(f"/devices/c001/{id}/changes", {"id": key(), "reason": "x", **fields})
 
 
 async def ask(room: ControlRoom, secret: str, code: str, **changes: Any) -> httpx.Response:
@@ -94,6 +100,42 @@ async def test_whoever_opens_a_device_gets_nothing_that_is_not_awaited(
     assert code_of(await ask(room, secret, "SN-9")) == (403, "not-granted")
     assert room.ledger.credentials() == before
     assert secret not in str(deeds(room, ""))
+
+
+async def test_the_new_apparatus_fetches_and_the_one_that_was_taken_out_does_not(
+    room: ControlRoom, keeper: Visitor, secret: str
+) -> None:
+    assert (await register(keeper, "REV-A1")).status_code == 303
+    assert (await ask(room, secret, "REV-A1")).status_code == 200
+
+    replaced = await change(keeper, "rev-a1", verb="replace", code="REV-B2")
+    assert replaced.status_code == 201, "it has a password that is shown"
+    for code in ("REV-A1", "REV-B2"):
+        assert code_of(await ask(room, secret, code)) == (403, "not-granted"), "nothing is awaited"
+    assert (await change(keeper, "rev-a1", verb="expect")).status_code == 303
+    assert room.ledger.credentials() == {}
+    assert code_of(await ask(room, secret, "REV-A1")) == (403, "not-granted")
+    granted = await ask(room, secret, "REV-B2")
+    assert (granted.status_code, granted.json()["source"]) == (200, "rev-a1")
+    assert is_password(granted.json()["password"], room.ledger.credentials()["rev-a1"])
+
+    assert code_of(await ask(room, secret, "REV-B2")) == (403, "not-granted")
+    assert "密码被再次索取 1 次" in (await keeper.get("/devices/c001/rev-a1")).text
+
+
+async def test_what_was_awaited_ends_with_the_apparatus_and_no_code_is_promised_twice(
+    room: ControlRoom, keeper: Visitor, secret: str
+) -> None:
+    assert (await register(keeper, "REV-A1")).status_code == 303
+    assert (await change(keeper, "rev-a1", verb="replace", code="REV-B2")).status_code == 201
+    # As it is where the plug was pulled in between.
+    room.products.expect([Awaited("rev-a1", "rev-a1", "c001", "fixed-sos", room.sign_in.clock() + MINUTE_MS)])
+    assert code_of(await ask(room, secret, "REV-A1")) == (403, "not-granted")
+    assert (await change(keeper, "rev-a1", verb="expect")).status_code == 303
+    assert (await register(keeper, "REV-B2")).status_code == 422
+    assert (await ask(room, secret, "REV-B2")).json()["source"] == "rev-a1"
+    assert (await change(keeper, "rev-a1", verb="replace", code="///")).status_code == 201
+    assert (await change(keeper, "rev-a1", verb="expect")).status_code == 422
 
 
 async def test_a_secret_that_is_off_fetches_nothing_and_one_that_was_renewed_still_does(
