@@ -62,6 +62,7 @@ PHASES: Final[Mapping[str, Text]] = {
 NOTES: Final[Mapping[str, Text]] = {
     "opened": {"zh": "已立案", "en": "opened an incident"},
     "joined": {"zh": "并入在办事件", "en": "joined an incident"},
+    "cleared": {"zh": "已恢复", "en": "cleared"},
     "shadow": {"zh": "试运行，未立案", "en": "in shadow: opened nothing"},
     "drill": {"zh": "演练，未立案", "en": "a drill: opened nothing"},
     "commissioning": {"zh": "设备调试中，未立案", "en": "commissioning: opened nothing"},

@@ -114,6 +114,11 @@ def speaker(language: str) -> Speaker:
         ("raised", "urgent → critical", "紧急 → 特急"),
         ("opened", f"pressed seen: last at {NOON}", "收到按键，20:00:00"),
         (
+            "opened",
+            f"plate_seen where plate in list wanted, score above 0.8 seen: last at {NOON}",
+            "收到 车牌识别（车牌 在名单 布控 中, 置信度 高于 0.8），20:00:00",
+        ),
+        (
             "due",
             "accept by 2026-11-23 20:01 (dispatcher of 370215001): 1min from 2026-11-23 20:00, ends 2026-11-23 20:01",
             "2026-11-23 20:01 前立案，由环秀街道调度员负责：自 2026-11-23 20:00 起 1 分钟，止于 2026-11-23 20:01",
