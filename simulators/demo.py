@@ -71,6 +71,10 @@ ROLES: Final = {
 REST_MS: Final = MINUTES * 60_000
 """Where something happened, nothing happens again for so long (simulated) after its end, however soon it is closed."""
 
+UNCLEARED_REST_MS: Final = 13 * 3_600_000
+"""And for so long, if the platform was not told that the condition is over: a rule may hold it for true until the
+device reports as on any day, which the slowest do every twelve hours."""
+
 BETWEEN_MS: Final = 3 * 60_000
 """Simulated time from hour to hour, in which what is under way arrives."""
 
@@ -139,17 +143,24 @@ def match(causes: Iterable[Instance], stored: Iterable[Mapping[str, Any]]) -> Ma
     return Match(matched, tuple(lost), tuple(incident for rest in left.values() for incident in rest))
 
 
-def still_taken(
-    causes: Iterable[Instance], stored: Iterable[Mapping[str, Any]], now: int, rest: int = REST_MS
-) -> frozenset[str]:
-    """The devices and places of causes that ended less than ``rest`` ms before ``now`` (ms), or where one of the
-    platform's incidents is open: what happened there would be no incident of its own."""
+def still_taken(causes: Iterable[Instance], stored: Iterable[Mapping[str, Any]], now: int) -> frozenset[str]:
+    """The devices and places of causes that ended not long before ``now`` (ms), or where one of the platform's
+    incidents is open: what happened there would be no incident of its own."""
     marks: set[str] = set()
+    cleared: dict[str, int] = {}
     for incident in stored:
+        where = f"{incident['category']}@{incident['place']}"
+        cleared[where] = max(cleared.get(where, 0), incident["cleared_at"] or 0)
         if State(incident["state"]) not in FINAL:
-            marks |= {*incident["devices"], f"{incident['category']}@{incident['place']}"}
-    kept = (cause for cause in causes if now < cause.ends + rest or not marks.isdisjoint(cause.marks))
-    return frozenset(mark for cause in kept for mark in cause.marks)
+            marks |= {*incident["devices"], where}
+
+    def is_free(cause: Instance) -> bool:
+        # What was only an event, such as a press, has no condition that could still hold.
+        is_normal = not cause.acted or cleared.get(f"{cause.category}@{cause.place}", 0) >= cause.begins
+        rest = REST_MS if is_normal else UNCLEARED_REST_MS
+        return now >= cause.ends + rest and marks.isdisjoint(cause.marks)
+
+    return frozenset(mark for cause in causes if not is_free(cause) for mark in cause.marks)
 
 
 def run(
