@@ -381,7 +381,11 @@ def address_of(request: Request) -> str:
 def network_of(request: Request) -> str:
     """What stands for one place from which somebody tries: an IPv4 address, or the /64 of IPv6 that one household or
     office has for itself."""
-    address = address_of(request)
+    return name_network(address_of(request))
+
+
+def name_network(address: str) -> str:
+    """The same of an address."""
     try:
         parsed = ipaddress.ip_address(address)
     except ValueError:

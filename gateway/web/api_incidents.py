@@ -46,6 +46,8 @@ Key = Annotated[
     ),
 ]
 
+Cursor = Annotated[str, Query(pattern=r"^([0-9]{27}[0-9a-f-]{1,64})?$", description="`next` of the page before")]
+
 _RFC3339: Final = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 
 
@@ -116,7 +118,7 @@ def route_api(console: Console) -> APIRouter:
         actor: Seer,
         wanted: Annotated[Filter, Depends(read_filter)],
         limit: Limit = 100,
-        cursor: Annotated[str, Query(max_length=120, description="`next` of the page before")] = "",
+        cursor: Cursor = "",
     ) -> Response:
         """The open incidents of one's scope that the filters take, the most pressing first."""
         found = console.board.select(actor.covers, wanted)

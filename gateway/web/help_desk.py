@@ -22,6 +22,7 @@ from gateway.runtime.faults import pass_point
 from gateway.runtime.help_pages import PageCode, PageKeys, is_in_force, name_device
 from gateway.runtime.ports import Clock, Ledger, LedgerDown
 from gateway.runtime.receipts import Receipt, make_test_receipt, read_receipt
+from gateway.web.access import name_network
 from gateway.web.limits import Limiter, Rate
 from gateway.web.problems import RETRY, Problem
 
@@ -116,7 +117,7 @@ class HelpDesk:
 
     def count_request(self, where: str) -> None:
         """Counts a look at a page. Raises Problem 429."""
-        self._limit(self._requests, where)
+        self._limit(self._requests, name_network(where))
 
     # --- presses ----------------------------------------------------------------------------------------------------
 
@@ -126,7 +127,7 @@ class HelpDesk:
         Raises Problem: 503 when it could not be taken in (ask again with the same secret), 409 when the secret was used
         for another press, 410 for a sheet that is no longer good, 429 for too many at once (ask again) or when there
         are so many at this place that one more adds nothing (``number`` is that of the case)."""
-        self._limit(self._attempts, where)
+        self._limit(self._attempts, name_network(where))
         device = await self.find_page(code)
         event, now = event_of(secret), self._clock()
         call = Call(event, code.community, code.place, device.id, now, said.waited, said.need, said.phone, said.words)
@@ -187,7 +188,7 @@ class HelpDesk:
     def _is_often(self, device: str, phone: str, where: str, now: int) -> bool:
         """Counts a new press; whether one of its limits is reached."""
         digits = "".join(char for char in phone if char.isdigit())
-        waits = [self._places.take(device, now), self._addresses.take(f"{where} {device}", now)]
+        waits = [self._places.take(device, now), self._addresses.take(f"{name_network(where)} {device}", now)]
         if digits:
             waits.append(self._phones.take(digits, now))
         return any(waits)
@@ -276,7 +277,7 @@ class HelpDesk:
     # --- limits -----------------------------------------------------------------------------------------------------
 
     def _refuse_stranger(self, where: str) -> None:
-        self._limit(self._strangers, where)
+        self._limit(self._strangers, name_network(where))
 
     def _limit(self, limiter: Limiter, key: str) -> None:
         wait = limiter.take(key, self._clock())

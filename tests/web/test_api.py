@@ -63,6 +63,11 @@ async def test_open_incidents_come_page_by_page_without_a_double(room: ControlRo
     assert {incident["community"] for incident in town} == {"c002"}
 
 
+async def test_a_cursor_that_is_none_is_refused(program: httpx.AsyncClient) -> None:
+    """An empty page would look like the end."""
+    assert code_of(await program.get("/incidents", params={"cursor": "zzz"})) == (422, "not-valid")
+
+
 async def test_whoever_follows_by_position_has_everything_also_what_is_over(
     room: ControlRoom, program: httpx.AsyncClient
 ) -> None:
