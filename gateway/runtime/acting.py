@@ -17,6 +17,7 @@ from gateway.core.moves import STEP_OF, Move, State, allowed, find_move, last_ac
 from gateway.core.worktime import DAY_MS
 from gateway.runtime.access import Actor
 from gateway.runtime.door import DoorClient
+from gateway.runtime.keys import make_event_id
 from gateway.runtime.ports import Ledger
 
 GRAVE: Final = frozenset({"false_alarm", "cancel", "merge"})
@@ -110,8 +111,9 @@ async def act(ledger: Ledger, door: DoorClient, actor: Actor, incident: Incident
     grid = actor.acting_grid(incident.community, incident.chain)
     if grid is None:
         raise LookupError(incident.id)
+    event_id = make_event_id("act", actor, wish.id, incident.id, wish)
     action = OperatorAction(
-        id=wish.id,
+        id=event_id,
         actor=actor.name,
         incident=incident.id,
         verb=wish.verb,
@@ -124,7 +126,7 @@ async def act(ledger: Ledger, door: DoorClient, actor: Actor, incident: Incident
         score=wish.score,
         revision=wish.revision,
     )
-    answer = await door.submit(incident.community, action, f"act/{actor.id}/{wish.id}", PATIENCE_S)
+    answer = await door.submit(incident.community, action, event_id, PATIENCE_S)
     after = await asyncio.to_thread(ledger.incident, incident.id) or incident
     if answer == "done" or (answer == "repeat" and _was_done(after, action)):
         return Outcome(after)

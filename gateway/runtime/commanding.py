@@ -25,6 +25,7 @@ from gateway.runtime.access import Actor
 from gateway.runtime.acting import PATIENCE_S
 from gateway.runtime.coordinates import measure_distance
 from gateway.runtime.door import DoorClient
+from gateway.runtime.keys import make_event_id
 from gateway.runtime.ports import GivenCommand, Ledger
 
 LOUD: Final = frozenset({"broadcast", "sound"})
@@ -240,7 +241,7 @@ async def give(ledger: Ledger, door: DoorClient, actor: Actor, incident: Inciden
     grid = actor.acting_grid(incident.community, incident.chain)
     if grid is None:
         raise LookupError(incident.id)
-    event_id = f"order/{actor.id}/{wish.id}"
+    event_id = make_event_id("order", actor, wish.id, incident.id, wish)
     order = Order(event_id, actor.name, incident.id, wish.name, wish.devices, wish.reason, wish.args, actor.role, grid)
     answer = await door.submit(incident.community, order, event_id, PATIENCE_S)
     after = await asyncio.to_thread(ledger.incident, incident.id) or incident

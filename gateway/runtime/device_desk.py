@@ -4,8 +4,8 @@ A device either speaks for itself (then it is an MQTT identity of its own, with 
 carried by an edge agent, which receives it in its configuration. Its id stays the same for as long as it is
 registered: a new apparatus in its place takes the id over, so that the history is one.
 
-Whoever asks makes the event's id, and asks again with it until there is an answer: it happens once. One process writes
-the registry in this way, one change after the other.
+Whoever asks makes a key, and asks again with it until there is an answer: it happens once (`gateway.runtime.keys`). One
+process writes the registry in this way, one change after the other.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from gateway.core.model import Device, DeviceState, RegistryChange, Scalar, Sour
 from gateway.core.present import Present
 from gateway.runtime.access import Actor
 from gateway.runtime.door import DoorClient
+from gateway.runtime.keys import make_event_id
 from gateway.runtime.ports import Clock, Ledger
 
 PATIENCE_S: Final = 5.0
@@ -145,10 +146,10 @@ class DeviceDesk:
     async def register_all(
         self, actor: Actor, community: str, id: str, wishes: Sequence[Registration]
     ) -> list[Settled | Refused]:
-        """Registers all that can be as one change with this event's ``id`` (those of the wishes do not count), and says
-        of each what came of it. Raises DoorClosed, DoorRefused, LedgerDown."""
+        """Registers all that can be as one change with this key (``id``), and says of each what came of it. Raises
+        DoorClosed, DoorRefused, LedgerDown."""
         async with self._turn:
-            event_id = f"registry/{actor.id}/{id}"
+            event_id = make_event_id("registry", actor, id, community, wishes)
             if await self._has_happened(event_id):
                 return await self._recall_all(community, wishes)
             present = await self._door.look(community)
@@ -266,7 +267,7 @@ class DeviceDesk:
         registered (or no more)."""
         self._check_texts(wish.code, wish.name, wish.address)
         async with self._turn:
-            event_id = f"registry/{actor.id}/{wish.id}"
+            event_id = make_event_id("registry", actor, wish.id, community, id, wish)
             if await self._has_happened(event_id):
                 device = await self._known(community, id)
                 if device.state is DeviceState.RETIRED and is_own_source(device):

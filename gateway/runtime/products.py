@@ -175,7 +175,7 @@ class ProductDesk:
         known = await asyncio.to_thread(self.products.product, profile)
         if verb not in VERBS:
             raise NoProduct("verb")
-        renewal = hashlib.sha256(f"{actor.id}/{key}".encode()).hexdigest()[:32]
+        renewal = hashlib.sha256(f"{actor.id}/{key}/{verb}".encode()).hexdigest()[:32]
         if (
             known is not None
             and verb in ("make", "renew")

@@ -19,6 +19,7 @@ from gateway.core.model import Community, Grid
 from gateway.core.worktime import DAY_MS
 from gateway.runtime.access import Actor
 from gateway.runtime.accounts import Deed, make_secret, scope_text
+from gateway.runtime.keys import make_event_id
 from gateway.runtime.ports import Clock, Ledger
 from gateway.runtime.webhook_courier import Courier
 from gateway.runtime.webhooks import KINDS, MOST, AddressRefused, Delivery, Receivers, Webhook, Webhooks, make_test
@@ -45,7 +46,7 @@ class Unfit(Exception):
 
 
 class WebhookWish(Struct, frozen=True):
-    """A webhook to make. ``id`` is the request's key: the same again makes no second one."""
+    """A webhook to make. ``id`` is the request's key: the same wish again makes no second one."""
 
     id: str
     title: str
@@ -113,7 +114,7 @@ class WebhookDesk:
 
     async def add(self, actor: Actor, where: str, wish: WebhookWish) -> Hooked:
         """Raises Unfit, LedgerDown."""
-        id = hashlib.sha256(f"{actor.id}/{wish.id}".encode()).hexdigest()[:32]
+        id = hashlib.sha256(make_event_id("webhook", actor, wish.id, wish).encode()).hexdigest()[:32]
         known = await asyncio.to_thread(self._webhooks.webhook, id)
         if known is not None:
             return Hooked(known, is_repeat=True)

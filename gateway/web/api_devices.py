@@ -13,9 +13,10 @@ from gateway.core.cameras import ADDRESS_LIMIT
 from gateway.core.model import Community, Silence, SilenceChange
 from gateway.core.present import Present
 from gateway.runtime.access import Actor, Permission
-from gateway.runtime.device_desk import PATIENCE_S, Alteration, Refused, Registration, Settled
+from gateway.runtime.device_desk import Alteration, Refused, Registration, Settled
 from gateway.runtime.device_history import read_history
 from gateway.runtime.door import DoorClosed, DoorRefused
+from gateway.runtime.silencing import bring_silence
 from gateway.web.access import authorise
 from gateway.web.api_incidents import Body, Key, Limit, Moment, respond_json
 from gateway.web.console import Console
@@ -294,7 +295,10 @@ def route_devices_api(console: Console) -> APIRouter:
         of = change.silence
         about = f"{here.id}/{(of.device or of.place or '') if of is not None else change.ended}"
         try:
-            answer = await console.door.submit(here.id, change, f"silence/{actor.id}/{change.id}", PATIENCE_S)
+            answer = await bring_silence(console.door, actor, here.id, change)
+        except Refused as error:
+            await record(request, actor, what, about, f"refused: {error.code}")
+            raise _refused(error) from error
         except (DoorClosed, DoorRefused) as error:
             raise away() from error
         is_done = answer in ("done", "repeat")

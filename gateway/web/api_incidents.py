@@ -41,7 +41,8 @@ Key = Annotated[
     Header(
         alias="Idempotency-Key",
         pattern=r"^[A-Za-z0-9-]{16,64}$",
-        description="made by the program before it sends; the same key again does nothing more and is answered alike",
+        description="made by the program before it sends; the same again with the same key does nothing more "
+        "and is answered alike; another request with it counts for itself, or is refused (`key-used`)",
         examples=["0d6b1f0e3c914e6fb1c5b6a2f2f0a7c4"],
     ),
 ]

@@ -185,6 +185,10 @@ SILENCE_REFUSALS: Final[Mapping[str, Text]] = {
         "zh": "其中有关系生命安全的设备，单次最长 8 小时，到时可再续",
         "en": "It covers devices that lives hang on: for those it lasts 8 hours at most, and can be renewed then",
     },
+    "another window": {
+        "zh": "这张表单已用于另一项设置，请重新填写",
+        "en": "This form was used for another window; fill in a new one",
+    },
     "there is no silence": {"zh": "它已经结束", "en": "It is over already"},
 }
 

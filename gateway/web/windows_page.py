@@ -12,8 +12,9 @@ from starlette.responses import RedirectResponse
 from gateway.core.model import PlaceKind, Silence, SilenceChange
 from gateway.core.worktime import DAY_MS
 from gateway.runtime.access import Actor, Permission
-from gateway.runtime.device_desk import PATIENCE_S
+from gateway.runtime.device_desk import Refused
 from gateway.runtime.door import DoorClosed, DoorRefused
+from gateway.runtime.silencing import bring_silence
 from gateway.web.access import authorise
 from gateway.web.console import Console
 from gateway.web.device_page import read_text
@@ -130,7 +131,9 @@ def route_windows(console: Console) -> APIRouter:
         of = change.silence
         about = f"{community}/{(of.device or of.place or '') if of is not None else change.ended}"
         try:
-            answer = await console.door.submit(community, change, f"silence/{actor.id}/{change.id}", PATIENCE_S)
+            answer = await bring_silence(console.door, actor, community, change)
+        except Refused as error:
+            answer = error.words
         except (DoorClosed, DoorRefused):
             return await page(request, actor, community, fields, 503, Told("away"))
         if answer in ("done", "repeat"):

@@ -12,7 +12,7 @@ from unittest.mock import patch
 import httpx
 import pytest
 
-from gateway.core.model import Role
+from gateway.core.model import DeviceState, Role
 from gateway.runtime.access import Permission, roles_with
 from gateway.runtime.signing import MINUTE_MS
 from gateway.web import access
@@ -51,6 +51,32 @@ WRITES: Final[dict[str, tuple[str, dict[str, Any] | None]]] = {
     "POST /trials": ("/trials", {"community": "c001", "day": "2026-11-23", "rule": DRAFT}),
 }
 """How each write is asked for something that can be done."""
+
+OTHERS: Final[dict[str, tuple[str, dict[str, Any] | None]]] = {
+    "POST /incidents/{id}/acts": ("/incidents/{incident}/acts", {"verb": "dispatch", "body": "police"}),
+    "POST /devices": ("/devices", {"community": "c001", "code": "smoke-1", **DEVICE}),
+    "POST /devices/list": ("/devices/list", {"community": "c001", "devices": [{"code": "S-3", **DEVICE}]}),
+    "POST /devices/{community}/{id}/changes": ("/devices/c001/smoke-1/changes", {"verb": "retire"}),
+    "POST /windows": (
+        "/windows",
+        {"community": "c001", "kind": "silence", "device": "smoke-1", "until": UNTIL, "reason": "x"},
+    ),
+    "POST /windows/{community}/{id}/end": ("/windows/c001/0123/end", None),
+    "POST /rules/{id}/override": ("/rules/fire.smoke-persists/override", {"status": "retired", "reason": "x"}),
+    "POST /incidents/{id}/commands": (
+        "/incidents/{incident}/commands",
+        {"command": "broadcast", "devices": ["speaker-1"], "args": {"text": "y"}, "reason": "x"},
+    ),
+    "POST /webhooks": (
+        "/webhooks",
+        {"title": "y", "url": "https://203.0.114.1/", "kinds": ["incident.closed"], "communities": ["c001"]},
+    ),
+    "POST /webhooks/{id}/changes": ("/webhooks/{webhook}/changes", {"verb": "off"}),
+    "POST /webhooks/{id}/deliveries/again": ("/webhooks/0123456789abcdef/deliveries/again", {"id": "test/x"}),
+    "POST /products/{profile}/changes": ("/products/fixed-sos/changes", {"verb": "renew"}),
+    "POST /trials": ("/trials", {"community": "c002", "day": "2026-11-23", "rule": DRAFT}),
+}
+"""What else each write may be asked for, with the same key."""
 
 BY_ITSELF: Final = frozenset(
     {
@@ -143,6 +169,36 @@ async def test_every_write_takes_a_key_and_happens_once(room: ControlRoom, progr
         assert (again.status_code, mask(again.json())) == (first.status_code, mask(first.json())), where
         assert room.world.state("c001") == state, where
         assert room.ledger.position() >= position
+
+
+async def test_a_key_with_another_body_is_not_told_what_was_done_with_it_before(
+    room: ControlRoom, programs: Programs
+) -> None:
+    permissions = {f"{method} {path}": permission for method, path, permission in operations(room)}
+    webhook, incident = "", await room.press()
+    for number, (where, (path, body)) in enumerate(WRITES.items()):
+        client, headers = programs.client(permissions[where]), {"Idempotency-Key": f"{number:032x}"}
+        earlier = f"{number - 1:032x}"
+        address = path.format(incident=incident.id, key=earlier, webhook=webhook)
+        first = await client.post(address, json=body, headers=headers)
+        assert first.is_success, (where, first.text)
+        webhook = first.json().get("webhook", {}).get("id", webhook)
+        await room.world.settle()
+        state = room.world.state("c001")
+        path, body = OTHERS[where]
+        address = path.format(incident=incident.id, webhook=webhook)
+        other = await client.post(address, json=body, headers=headers)
+        await room.world.settle()
+        if other.is_success:
+            assert not other.json().get("is_repeat"), where
+            assert other.json() != first.json(), where
+            assert where in BY_ITSELF or room.world.state("c001") != state, where
+        else:
+            assert other.status_code in (404, 409), (where, other.text)
+            assert room.world.state("c001") == state, where
+    retired = room.ledger.device("c001", "smoke-1")
+    assert retired is not None
+    assert retired.state is DeviceState.RETIRED, "it was asked for, and is told to be done"
 
 
 async def test_a_key_of_somebody_else_is_another_key(room: ControlRoom, programs: Programs) -> None:
@@ -260,7 +316,7 @@ async def test_a_gateway_that_is_away_is_told_by_every_operation_that_needs_it(
     permissions = {f"{method} {path}": permission for method, path, permission in operations(room)}
     await room.close_gateway()
     asked = 0
-    with patch("gateway.web.api_devices.PATIENCE_S", 0.1), patch("gateway.runtime.acting.PATIENCE_S", 0.1):
+    with patch("gateway.runtime.silencing.PATIENCE_S", 0.1), patch("gateway.runtime.acting.PATIENCE_S", 0.1):
         for where, (path, body) in WRITES.items():
             if where in BY_ITSELF:
                 continue
