@@ -205,6 +205,8 @@ const alarms = (function () {
       template.innerHTML = (await answer.text()).trim();
       const old = document.getElementById("alarms");
       const made = template.content.firstElementChild;
+      // Where nothing counts the time, nothing says that it does.
+      if (typeof clocks === "undefined") made.querySelectorAll(".waiting").forEach((one) => one.parentElement.remove());
       if (made.dataset.ids !== old.dataset.ids) old.replaceWith(made);
     } catch {
       return;  // The page itself says that it is cut off.
