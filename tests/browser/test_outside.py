@@ -26,7 +26,7 @@ async def test_a_receiver_and_a_models_secret_are_set_up_by_hand_in_both_languag
     await page.fill("input[name=url]", "https://10.0.0.1/events")
     await page.fill("input[name=grids]", "370215001")
     await page.click("text=新增 >> nth=-1")
-    await expect(page.locator("[role=alert]")).to_contain_text("内部地址")
+    await expect(page.locator("[role=alert]:not([hidden])")).to_contain_text("内部地址")
     await page.fill("input[name=url]", "https://203.0.114.1/events/of-a-receiver")
     await page.click("form.change button.is-main")
     await expect(page.locator(".webhook-secret")).to_have_text(room.webhooks.keys(*held(room))[0].decode())

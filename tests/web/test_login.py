@@ -316,7 +316,8 @@ async def test_a_disabled_account_is_out_at_once(house: House) -> None:
 
 @pytest.mark.parametrize("role", [None, Role.PLATFORM])
 async def test_whoever_has_no_role_or_is_a_machine_does_not_sign_in(house: House, role: Role | None) -> None:
-    account, _ = house.officers.add(CLI, "li", "", password=PASSWORD, must_change=False)
+    is_machine = role is Role.PLATFORM
+    account, _ = house.officers.add(CLI, "li", "", password=PASSWORD, must_change=False, is_machine=is_machine)
     house.officers.grant(CLI, account.id, role, (), ())
 
     answer = await house.visitor().sign_in("li")
