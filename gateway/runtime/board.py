@@ -39,7 +39,8 @@ Covers = Callable[[str, Sequence[str]], bool]
 
 class Filter(Struct, frozen=True):
     """What a board shows: each field that is filled must hold. ``grid`` takes in all grids below it; ``overdue`` is
-    ``warned`` (yellow or red) or ``overdue`` (red); ``text`` is looked for in number, title, place and grid names."""
+    ``warned`` (yellow or red) or ``overdue`` (red); ``text`` is looked for in number, title and place; ``named`` are the
+    grids' codes and communities' ids whose own names it stands in, and what lies in them is found, too."""
 
     sort: Sort = Sort.INCIDENT
     community: str = ""
@@ -50,6 +51,7 @@ class Filter(Struct, frozen=True):
     body: str = ""
     overdue: str = ""
     text: str = ""
+    named: frozenset[str] = frozenset()
 
     def takes(self, incident: Incident, now: int) -> bool:
         """Whether the incident is shown."""
@@ -62,7 +64,7 @@ class Filter(Struct, frozen=True):
             and self.category in ("", incident.category)
             and self.body in ("", incident.body)
             and (not self.overdue or self._is_late(incident, now))
-            and (not self.text or self._mentions(incident))
+            and (not self.text or self._mentions(incident) or self._lies_in(incident))
         )
 
     def _is_late(self, incident: Incident, now: int) -> bool:
@@ -73,6 +75,9 @@ class Filter(Struct, frozen=True):
         wanted = self.text.casefold()
         texts = (incident.number, incident.place_name, *incident.title.values())
         return any(wanted in text.casefold() for text in texts)
+
+    def _lies_in(self, incident: Incident) -> bool:
+        return incident.community in self.named or not self.named.isdisjoint(incident.chain)
 
 
 class Counts(Struct, frozen=True):

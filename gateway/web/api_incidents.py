@@ -122,7 +122,7 @@ def route_api(console: Console) -> APIRouter:
         cursor: Cursor = "",
     ) -> Response:
         """The open incidents of one's scope that the filters take, the most pressing first."""
-        found = console.board.select(actor.covers, wanted)
+        found = console.board.select(actor.covers, console.recognise(wanted))
         if cursor:
             found = [incident for incident in found if key_of(incident) > cursor]
         shown = found[:limit]

@@ -44,7 +44,7 @@ Wanted = Annotated[Filter, Depends(read_filter)]
 
 def write_query(wanted: Filter) -> str:
     """The address of the same board again."""
-    fields = {name: str(getattr(wanted, name)) for name in wanted.__struct_fields__}
+    fields = {name: str(getattr(wanted, name)) for name in wanted.__struct_fields__ if name != "named"}
     if fields["sort"] == Sort.INCIDENT:
         del fields["sort"]
     return urlencode({name: value for name, value in fields.items() if value})
@@ -90,14 +90,14 @@ def route_board(console: Console) -> APIRouter:
     async def stream_board(request: Request, actor: Watcher, wanted: Wanted, after: Position = -1) -> Response:
         """What changes, from a position on, as server-sent events. A browser that comes back says itself how far it
         has come."""
-        viewer = Viewer(actor, wanted, choose_language(request))
+        viewer = Viewer(actor, console.recognise(wanted), choose_language(request))
         return stream(console, request, follow(console, viewer, read_position(request, after)))
 
     return router
 
 
 def _list(console: Console, actor: Actor, wanted: Filter, after: str) -> dict[str, Any]:
-    found = console.board.select(actor.covers, wanted)
+    found = console.board.select(actor.covers, console.recognise(wanted))
     total = len(found)
     if after:
         found = [incident for incident in found if key_of(incident) > after]

@@ -8,11 +8,12 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any, Final
 
 from fastapi import Request
+from msgspec.structs import replace
 from starlette.responses import HTMLResponse
 
 from gateway.core.catalog import Catalog
 from gateway.runtime.appraiser import Appraiser
-from gateway.runtime.board import Board
+from gateway.runtime.board import Board, Filter
 from gateway.runtime.calls import NEED_TITLES
 from gateway.runtime.clock import RunningClock
 from gateway.runtime.device_desk import DeviceDesk
@@ -107,6 +108,10 @@ class Console:
             "key_of": key_of,
             "needs_of": lambda id: [pick(NEED_TITLES[need], language) for need in self.board.needs(id)],
         }
+
+    def recognise(self, wanted: Filter) -> Filter:
+        """A filter that knows the grids and communities whose names its text stands in."""
+        return replace(wanted, named=self.names.names.find(wanted.text)) if wanted.text else wanted
 
     def name_body(self, body: str, language: str) -> str:
         """A responsible body in words."""

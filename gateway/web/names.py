@@ -35,6 +35,12 @@ class Names(Struct):
         found = self.communities.get(id)
         return found.name if found is not None else id
 
+    def find(self, text: str) -> frozenset[str]:
+        """Codes of grids and ids of communities whose names ``text`` stands in."""
+        wanted = text.casefold()
+        named = {one.code: one.name for one in self.grids.values()} | {c.id: c.name for c in self.communities.values()}
+        return frozenset(key for key, name in named.items() if wanted in name.casefold())
+
     def offer_grids(self, actor: Actor) -> list[tuple[str, str, int]]:
         """Code, name and depth of the grids that somebody may filter by, each below its parent."""
         below: dict[str | None, list[Grid]] = {}

@@ -130,6 +130,8 @@ def test_filters_take_what_they_say() -> None:
             Filter(grid="370215001"),
             Filter(text="求助"),
             Filter(text="HELP"),
+            Filter(text="龙山", named=frozenset({"370215001"})),
+            Filter(text="龙山", named=frozenset({"c001", "c009"})),
             Filter(overdue="warned"),
         )
     )
@@ -141,6 +143,7 @@ def test_filters_take_what_they_say() -> None:
             Filter(grid="370215002"),
             Filter(state="filed"),
             Filter(text="燃气"),
+            Filter(text="燃气", named=frozenset({"c009", "370215009"})),
             Filter(overdue="overdue"),
         )
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
@@ -35,6 +36,21 @@ async def test_the_most_pressing_stands_first_and_filters_take_the_rest_away(roo
     assert rows_of(searched) == [pressed.id]
     assert rows_of(none) == []
     assert "没有符合条件的未结事件" in none
+
+
+async def test_the_search_knows_the_names_of_towns_and_communities(room: ControlRoom) -> None:
+    li = await room.visitor_as("li")
+    mine, other = await room.press("sos-1", "c001"), await room.press("sos-2", "c002")
+    names = room.app.state.console.names.names
+    town, home = names.grid("370215002"), names.community("c001")
+
+    assert rows_of((await li.get("/board", params={"text": town})).text) == [other.id]
+    assert rows_of((await li.get("/board", params={"text": home})).text) == [mine.id]
+    async with room.listen(li, f"/board/stream?after={room.board.position}&text={quote(town)}") as stream:
+        await room.press("sos-3", "c001")
+        seen = await room.press("sos-3", "c002")
+        _, row = await stream.next("row")
+    assert row["id"] == seen.id
 
 
 async def test_everybody_sees_the_own_scope_alone(room: ControlRoom) -> None:
