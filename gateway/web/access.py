@@ -422,17 +422,32 @@ def wants_page(request: Request) -> bool:
 
 
 def lead_to_sign_in(request: Request, error: SignInNeeded) -> Response:
-    """Where a person's browser goes who has not signed in, or not wholly."""
+    """Where a person's browser goes who has not signed in, or not wholly; afterwards it comes back to the same page."""
+    back = _page_before(request)
     if error.stage is not None:
         page = STAGE_PAGES.get(error.stage, "/")
-    elif request.method == "GET" and "hx-request" not in request.headers and request.url.path != "/":
-        query = f"?{request.url.query}" if request.url.query else ""
-        page = f"/login?next={quote(safe_next(request.url.path + query), safe='/')}"
-    else:
+    elif back == "/":
         page = "/login"
+    else:
+        page = f"/login?next={quote(back, safe='/')}"
     if request.headers.get("hx-request") == "true":
         return Response(status_code=401, headers={"HX-Redirect": page})
     return RedirectResponse(page, 303)
+
+
+def _page_before(request: Request) -> str:
+    """The page that somebody looks at who sends this: the one that is asked for, or the one that a part of it or a form
+    comes from; "/" if that is unknown."""
+    if request.headers.get("hx-request") == "true":
+        parts = urlsplit(request.headers.get("hx-current-url", ""))
+    elif request.method in SAFE_METHODS:
+        parts = urlsplit(str(request.url))
+    else:
+        parts = urlsplit(request.headers.get("referer", ""))
+    # The answer to a form may stand where nothing can be asked for.
+    if not parts.path or "GET" not in list_methods(request.app.routes, parts.path):
+        return "/"
+    return safe_next(parts.path + (f"?{parts.query}" if parts.query else ""))
 
 
 def demand_cover(actor: Actor, community: str, chain: Sequence[str]) -> None:

@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Page, expect
 
-from gateway.core.model import Device
+from gateway.core.model import Device, Role
 from tests.browser.conftest import Visit
 from tests.browser.test_board import live
 from tests.browser.test_pages import find_faults
@@ -178,6 +178,50 @@ async def test_what_could_not_be_sent_is_said_and_kept(room: ControlRoom, visit:
     await page.click("form.is-next button")
     await expect(page.locator("#trouble")).to_be_hidden()
     await expect(page.locator("#incident-told")).to_contain_text("「回拨核实」已办理")
+
+
+async def sign_in_again(page: Page, name: str) -> None:
+    await page.wait_for_url(lambda url: "/login" in url)
+    await page.fill("input[name=name]", name)
+    await page.fill("input[name=password]", PASSWORD)
+    await page.press("input[name=password]", "Enter")
+    await page.wait_for_url(lambda url: "/login" not in url)
+
+
+async def test_what_was_written_when_the_session_had_ended_is_there_after_the_sign_in(
+    room: ControlRoom, visit: Visit
+) -> None:
+    pressed = await room.press()
+    page = await visit("li", f"/incidents/{pressed.id}")
+    await live(page)
+    await page.fill("form.is-next textarea", "已联系家属")
+    room.world.run_sql("DELETE FROM session")
+    await page.click("form.is-next button")
+    await sign_in_again(page, "li")
+    assert page.url.endswith(f"/incidents/{pressed.id}")
+    await expect(page.locator("form.is-next textarea")).to_have_value("已联系家属")
+    await live(page)
+    await page.click("form.is-next button")
+    await expect(page.locator("#incident-told")).to_contain_text("「回拨核实」已办理")
+
+
+async def test_what_one_has_written_is_not_there_for_another(room: ControlRoom, visit: Visit) -> None:
+    room.add("keeper", Role.PROPERTY_MANAGER, grids=(), communities=("c001",))
+    page = await visit("keeper", "/devices/new?community=c001")
+    await page.fill("#code", "SN-00017")
+    await page.select_option("#profile", index=1)
+    await page.select_option("#place", index=1)
+    room.world.run_sql("DELETE FROM session")
+    await page.click(".register-end button")
+    await sign_in_again(page, "keeper")
+    assert "/devices/new" in page.url
+    await expect(page.locator("#code")).to_have_value("SN-00017")
+
+    room.world.run_sql("DELETE FROM session")
+    await page.click(".register-end button")
+    await sign_in_again(page, "wang")
+    await page.goto("/devices/new?community=c001")
+    assert await page.evaluate("sessionStorage.getItem('written')") is None
 
 
 async def test_a_page_whose_session_ended_says_so(

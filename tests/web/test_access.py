@@ -708,6 +708,24 @@ async def test_a_program_reads_problems_and_a_person_reads_pages(house: House) -
     assert code_of(await visitor.get("/api/v1/no-such")) == (404, "no-such-page")
 
 
+async def test_a_sign_in_leads_back_to_the_page_that_somebody_was_on(house: House) -> None:
+    stranger = house.visitor(headers={"Accept": "text/html"})
+
+    asked = await stranger.get("/audit?who=li")
+    part = {"HX-Request": "true", "HX-Current-URL": "http://127.0.0.1:1/audit?what=access"}
+    swapped = await stranger.get("/audit", headers=part)
+    sent = await stranger.client.post("/account/password", headers={"Referer": "http://127.0.0.1:1/account"})
+    answer = await stranger.client.post("/account/password", headers={"Referer": "http://127.0.0.1:1/account/password"})
+    foreign = await stranger.client.post(
+        "/account/password", headers={"Referer": "https://evil.example//evil.example/"}
+    )
+
+    assert asked.headers["location"] == "/login?next=/audit%3Fwho%3Dli"
+    assert swapped.headers["hx-redirect"] == "/login?next=/audit%3Fwhat%3Daccess"
+    assert sent.headers["location"] == "/login?next=/account"
+    assert answer.headers["location"] == foreign.headers["location"] == "/login"
+
+
 async def test_pages_speak_the_language_that_was_chosen(house: House) -> None:
     visitor = house.visitor()
     assert "<h1>登录</h1>" in (await visitor.get("/login")).text
