@@ -39,8 +39,8 @@ Covers = Callable[[str, Sequence[str]], bool]
 
 class Filter(Struct, frozen=True):
     """What a board shows: each field that is filled must hold. ``grid`` takes in all grids below it; ``overdue`` is
-    ``warned`` (yellow or red) or ``overdue`` (red); ``text`` is looked for in number, title and place; ``named`` are the codes
-    of grids and ids of communities whose own names it stands in: what lies in them is found, too."""
+    ``warned`` (yellow or red) or ``overdue`` (red); ``text`` is looked for in number, title and place, and ``named``
+    are the codes of grids and ids of communities whose names it stands in: what lies in them is found, too."""
 
     sort: Sort = Sort.INCIDENT
     community: str = ""

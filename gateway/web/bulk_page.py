@@ -14,7 +14,7 @@ from starlette.datastructures import UploadFile
 from gateway.core.model import Community
 from gateway.runtime.access import Actor, Permission
 from gateway.runtime.device_desk import Refused
-from gateway.runtime.device_tables import OPTIONAL, REQUIRED, ROWS, read_registrations
+from gateway.runtime.device_tables import OPTIONAL, REQUIRED, ROWS, Wished, read_registrations
 from gateway.runtime.district_codes import CODES
 from gateway.runtime.district_tables import BadRow, Report, format_table
 from gateway.runtime.door import DoorClosed, DoorRefused
@@ -23,7 +23,7 @@ from gateway.runtime.workbooks import write_workbook
 from gateway.web.access import authorise
 from gateway.web.console import Console
 from gateway.web.device_page import read_text
-from gateway.web.device_view import find_community, look, offer_places, read_key, record, words
+from gateway.web.device_view import find_community, look, offer_places, offer_profiles, read_key, record, words
 from gateway.web.device_words import REFUSALS, pick_word
 from gateway.web.languages import choose_language, pick
 from gateway.web.problems import RETRY, Problem
@@ -85,8 +85,7 @@ def route_bulk(console: Console) -> APIRouter:
         """An empty table with its columns, as columns of text."""
         language = choose_language(request)
         notes = [pick(text, language) for text in _TEMPLATE_NOTES]
-        models = sorted(profile.id for profile in console.catalog.profiles.values() if profile.status != "draft")
-        notes.append(f"profile: {', '.join(models)}")
+        notes.append(f"profile: {', '.join(_list_models(console))}")
         data = await asyncio.to_thread(write_workbook, "devices", (*REQUIRED, *OPTIONAL), (), notes)
         return respond_workbook(data, "devices.xlsx")
 
@@ -118,7 +117,7 @@ def route_bulk(console: Console) -> APIRouter:
         notes = {row.line: _say(row, language) for row in report.notes if row.code == "was-number"}
         for one, outcome in zip(wished, outcomes, strict=True):
             if isinstance(outcome, Refused):
-                told.append(Told(one.line, one.wish.code, "", pick_word(REFUSALS, outcome.code, language)))
+                told.append(_tell_refused(one, outcome, language))
             else:
                 done = pick_word(_DONE, "repeat" if outcome.is_repeat else "done", language)
                 told.append(
@@ -141,7 +140,6 @@ def route_bulk(console: Console) -> APIRouter:
     ) -> Response:
         here: Community = await find_community(console, actor, community)
         rows = [(str(one.line), one.code, one.id, _join(one), one.password) for one in told or ()]
-        profiles = console.catalog.profiles.values()
         return await console.respond(
             request,
             "bulk.html",
@@ -157,11 +155,16 @@ def route_bulk(console: Console) -> APIRouter:
             most=ROWS,
             has_products=console.products is not None
             and any(one.is_on for one in await asyncio.to_thread(console.products.products.products)),
-            models=sorted(profile.id for profile in profiles if profile.status != "draft"),
+            models=_list_models(console),
             **words(console, choose_language(request)),
         )
 
     return router
+
+
+def _list_models(console: Console) -> list[str]:
+    """The ids of the models that one can register."""
+    return sorted(id for id, _ in offer_profiles(console, "zh"))
 
 
 def respond_workbook(data: bytes, name: str) -> Response:
@@ -190,8 +193,16 @@ _DONE: Final = {
 }
 
 
+def _tell_refused(one: Wished, refused: Refused, language: str) -> Told:
+    """With the column that is to be mended and what stands there; a secret is never shown again."""
+    value = "" if refused.field == "secret" else getattr(one.wish, refused.field, "")
+    note = f"{refused.field}: {value}" if value else refused.field
+    return Told(one.line, one.wish.code, "", pick_word(REFUSALS, refused.code, language), note=note)
+
+
 def _tell_bad(row: BadRow, language: str) -> Told:
-    return Told(row.line, "", "", _say(row, language))
+    where = {"zh": f"第 {row.column} 列", "en": f"column {row.column}"} if row.column else {"zh": "", "en": ""}
+    return Told(row.line, "", "", _say(row, language), note=pick(where, language))
 
 
 def _say(row: BadRow, language: str) -> str:

@@ -398,6 +398,8 @@ async def test_of_a_table_what_is_good_is_in_and_each_row_is_told(room: ControlR
     assert (now_of(room, "s-2").place, now_of(room, "s-2").state) == ("b1-u1-102", DeviceState.ACTIVE)
     for words in ("已经登记过", "请选择型号", "请选择安装位置", "引号没有成对", "没有所选的边缘代理"):
         assert words in answer.text
+    for cell in ("profile: no-such-model", "place: 9号楼", "source: agent-2", "code: S-1"):
+        assert cell in answer.text
     assert "&#39;=1+1" in answer.text, "no spreadsheet takes a cell of the report for a formula"
     assert found[1] not in again.text
     assert "没有重复办理" in again.text
@@ -428,7 +430,8 @@ async def test_a_workbook_is_taken_as_a_table_is_and_numbers_are_told(room: Cont
     assert "2 台已登记，3 行没有" in answer.text
     assert now_of(room, "00123").place == "b1-u1-101"
     assert now_of(room, "456").place == "b1-u1-102"
-    for words in ("开头的 0 可能已丢失", "单元格是公式", "被表格软件改成了日期", "科学计数"):
+    assert "resident-page" not in str([list(sheet.values) for sheet in book.worksheets])
+    for words in ("第 1 列", "开头的 0 可能已丢失", "单元格是公式", "被表格软件改成了日期", "科学计数"):
         assert words in answer.text
     places = load_workbook(io.BytesIO((await keeper.get("/bulk/places.xlsx?community=c001")).content))
     assert ("b1-u1-101", "1号楼 1单元 101室", "household") in places.worksheets[0].values
