@@ -29,6 +29,7 @@ TESTS = ROOT / "tests" / "browser" / "vendor"
 MARK = "installed.json"
 
 FILES: Mapping[str, Sequence[str]] = {
+    "@zxing/library": ["umd/index.min.js", "LICENSE"],
     "echarts": ["dist/echarts.common.min.js", "LICENSE"],
     "htmx.org": ["dist/htmx.min.js", "LICENSE"],
     "leaflet": ["dist/leaflet.js", "dist/leaflet.css", "LICENSE"],

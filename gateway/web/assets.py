@@ -16,8 +16,9 @@ LIBRARIES: Final = {
     "leaflet": "vendor/leaflet/leaflet.js",
     "markercluster": "vendor/leaflet.markercluster/leaflet.markercluster.js",
     "echarts": "vendor/echarts/echarts.common.min.js",
+    "zxing": "vendor/@zxing/library/index.min.js",
 }
-"""What tools/browser.py fetches. Pages work without: then forms load whole pages, and the map is a list."""
+"""What tools/browser.py fetches. Pages work without: forms load whole pages, the map is a list, codes are typed."""
 
 
 class Assets:

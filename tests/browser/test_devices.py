@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import time
+from typing import Any
 
 import pytest
+import segno
 from msgspec.structs import replace
 from playwright.async_api import Page, expect
 
@@ -40,7 +43,7 @@ async def test_from_the_box_to_the_first_signal(room: ControlRoom, visit: Visit,
     began = time.monotonic()
     await page.click("text=登记设备")
     await fill(page, "SN-7")
-    await page.click(".register button")
+    await page.click(".register-end button")
     await expect(page.locator("#password")).to_be_visible()
     await expect(page.locator(".qr svg")).to_be_visible()
     await check_width(page, width)
@@ -60,6 +63,33 @@ async def test_from_the_box_to_the_first_signal(room: ControlRoom, visit: Visit,
     assert [i for i in room.world.incidents() if i.sort is Sort.INCIDENT] == []
     await expect(page.locator("#password")).to_have_count(0)
     await expect(page.locator("#past")).to_contain_text("登记 SN-7")
+
+
+async def test_a_code_is_read_from_a_photo(room: ControlRoom, visit: Visit) -> None:
+    hire(room)
+    page = await visit("keeper", "/devices/new?community=c001", width=360, height=740)
+    camera = page.locator("[data-scans=code] input[type=file]")
+    said = page.locator("[data-scans=code] [role=status]")
+
+    def photo(text: str, scale: int) -> Any:
+        out = io.BytesIO()
+        segno.make_qr(text, error="m").save(out, kind="png", scale=scale, border=6, dark="#333", light="#ddd")
+        return {"name": "photo.png", "mimeType": "image/png", "buffer": out.getvalue()}
+
+    await camera.set_input_files({"name": "photo.png", "mimeType": "image/png", "buffer": b"no picture"})
+    await expect(said).to_contain_text("没有读出")
+    await camera.set_input_files(photo("x" * 200, 4))
+    await expect(said).to_contain_text("太长")
+    await expect(page.locator("#code")).to_have_value("")
+    for text, scale, code in (
+        ("SN-860001", 4, "SN-860001"),
+        ("HW:2A/77-甲", 60, "HW:2A/77-甲"),
+        ("https://gateway.example/devices/new?community=c001&code=SN-9", 5, "SN-9"),
+    ):
+        await camera.set_input_files(photo(text, scale))
+        await expect(page.locator("#code")).to_have_value(code)
+        await expect(said).to_have_text("")
+    await check_width(page, 360)
 
 
 async def test_every_page_about_devices_fits_its_screen_in_both_languages(room: ControlRoom, visit: Visit) -> None:

@@ -162,7 +162,7 @@ async def test_register_press_board_dispatch_close_receipt(town: Town, enter: En
     # The property manager takes a button from its box and tries it.
     keeper = await enter("keeper", "/devices", 1280, 800)
     await fill(keeper, "SN-7")
-    await keeper.click(".register button")
+    await keeper.click(".register-end button")
     password = await keeper.locator("#password").inner_text()
     await live(keeper)
     async with connect(town, "sn-7", password) as client:

@@ -10,7 +10,7 @@
       const next = [...form.querySelectorAll("select, input")].find(
         (field) => field !== event.target && field.required && field.value === "",
       );
-      (next || form.querySelector("button")).focus();
+      (next || form.querySelector("button.is-main")).focus();
     });
   });
 
