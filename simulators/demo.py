@@ -238,7 +238,7 @@ async def _set_up(
         plan = await asyncio.to_thread(compose_hour, seed, district, START_MS, None)
         tables = programs.folder / "district"
         tested = await asyncio.to_thread(generate_test_communities, seed) if with_accounts else None
-        write_tables(_with_states(district, plan, tested), tables)
+        write_tables(_with_states(district, plan, tested), tables, has_desks=True)
     with _stage(console, f"registering {len(district.communities)} communities, {district.device_count} devices"):
         # Registered before the first reading: the clock all but stands still meanwhile.
         still = {"SCG_CLOCK__SPEED": "0.001", "SCG_CLOCK__ANCHOR_REAL": str(_real_ms())}

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
-from gateway.core.model import Device, DeviceState, Place, Scalar
+from gateway.core.model import Device, DeviceState, GridLevel, Place, Scalar
 from simulators.district import District
 
 MARK = "\ufeff"
@@ -17,8 +17,9 @@ LOCAL = timedelta(hours=8)
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def write_tables(district: District, folder: Path) -> None:
-    """Writes the tables of everything that a district has, in the order of their ids."""
+def write_tables(district: District, folder: Path, *, has_desks: bool = False) -> None:
+    """Writes the tables of everything that a district has, in the order of their ids; with ``has_desks``, whom to call,
+    too."""
     folder.mkdir(parents=True, exist_ok=True)
     settlements = district.communities
     _write(
@@ -51,12 +52,26 @@ def write_tables(district: District, folder: Path) -> None:
     )
     _write(folder / "responsible.csv", ("body", "grid", "name"), ())
     contacts = "id,name,role,community,place,grid,body,rank,phone,email,webhook,duty"
-    _write(folder / "contacts.csv", tuple(contacts.split(",")), ())
+    _write(folder / "contacts.csv", tuple(contacts.split(",")), _desks(district) if has_desks else ())
     _write(
         folder / "lists.csv",
         ("list", "entry", "community"),
         ((name, entry, "") for name, entries in district.lists.items() for entry in entries),
     )
+
+
+def _desks(district: District) -> list[tuple[str, ...]]:
+    """Desks and no persons: that of each community's property manager, and that of each grid centre. No telephone in
+    Qingdao (0532) begins with a zero: nobody is ever rung."""
+    desks = [("property", s.community.id, "", f"{s.community.name}物业值班室") for s in district.communities]
+    homes = {grid for s in district.communities for grid in s.community.grids}
+    centres = [grid for grid in district.grids if grid.level is GridLevel.CENTRE and grid.code in homes]
+    desks += [("duty", "", grid.code, f"{grid.name}值班室") for grid in centres]
+    rows = []
+    for number, (role, community, grid, name) in enumerate(desks, 1):
+        phone = f"0532-0000-{number:04d}"
+        rows.append((f"desk-{community or grid}", name, role, community, "", grid, "", "0", phone, "", "", ""))
+    return sorted(rows)
 
 
 def _place(community: str, place: Place) -> tuple[str, ...]:
