@@ -73,7 +73,7 @@ class Console:
         self.listening = 0
         """Streams that are open now."""
 
-        self.desk: Final = DeviceDesk(ledger, door, catalog, clock, products)
+        self.desk: Final = DeviceDesk(ledger, door, catalog, clock, products, clock.speed)
         self.products: Final = products
         self.rules: Final = RuleDesk(ledger, door, catalog, clock, is_test=is_test)
         self.appraiser: Final = Appraiser(ledger, catalog, clock, is_test=is_test)

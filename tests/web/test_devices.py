@@ -15,7 +15,7 @@ from openpyxl import load_workbook
 from gateway.adapters.passwords import is_password
 from gateway.core.model import Device, DeviceState, Role, Sort
 from gateway.runtime.accounts import AuditFilter
-from gateway.runtime.device_desk import make_id
+from gateway.runtime.device_desk import DeviceDesk, make_id
 from gateway.runtime.device_history import read_history
 from gateway.runtime.signals import read_recent
 from tests.core.worlds import DEVICES
@@ -93,6 +93,14 @@ async def test_a_device_that_speaks_for_itself_gets_a_password_that_is_shown_onc
     assert (device.source, device.place, device.state) == ("sn-7", "b1-u1-102", DeviceState.COMMISSIONING)
     assert device.state_until == room.clock() + 30 * 60_000
     assert deeds(room, "device.register") == [("keeper", "c001/sn-7", "repeat"), ("keeper", "c001/sn-7", "done")]
+
+
+async def test_a_live_test_lasts_half_an_hour_of_whoever_makes_it(room: ControlRoom, keeper: Visitor) -> None:
+    console = room.app.state.console
+    console.desk = DeviceDesk(room.ledger, console.door, console.catalog, room.clock, speed=60.0)
+    await keeper.get("/devices/new?community=c001")
+    await keeper.submit("/devices", form(source=""))
+    assert now_of(room, "sn-7").state_until == room.clock() + 60 * 30 * 60_000
 
 
 async def test_a_press_in_the_live_test_is_seen_within_a_second_and_opens_nothing(
