@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from msgspec import Struct
@@ -16,6 +16,10 @@ from gateway.runtime.ports import JournalRow, Ledger
 
 ROWS: Final = 2_000
 """Journal rows that are looked through for one device: hours of a large community, days of a small one."""
+
+
+LATEST: Final = 300
+"""Journal rows that are looked through every second while somebody watches."""
 
 
 class Heard(Struct, frozen=True, omit_defaults=True):
@@ -69,6 +73,22 @@ def read_around(
     """What the device sent from ``since`` to ``until`` (ms), at most the last ``limit``."""
     first = ledger.journal_before(community, since)
     return read_signals(ledger, catalog, community, device, first, limit, until)[0]
+
+
+def read_latest(
+    ledger: Ledger, catalog: Catalog, community: str, devices: Sequence[str], since: int, until: int, limit: int
+) -> list[tuple[str, Heard]]:
+    """What some devices of a community sent from ``since`` to ``until`` (ms), the newest first, at most ``limit``, each
+    with the device's id; of a long time it is what the last `LATEST` rows of the journal hold."""
+    here = {device.id: device for device in ledger.devices(community) if device.id in devices}
+    after = max(ledger.journal_before(community, since), ledger.journal_before(community, until + 1) - LATEST)
+    found: deque[tuple[str, Heard]] = deque(maxlen=limit)
+    for row in ledger.read_journal(community, after, until):
+        for id, device in here.items():
+            profile = catalog.profiles.get(device.profile)
+            if profile is not None and id.encode() in row.body:
+                found.extend((id, heard) for heard in _read_row(row, community, device, profile))
+    return sorted(found, key=lambda pair: (pair[1].at, pair[1].seq), reverse=True)
 
 
 def _read_row(row: JournalRow, community: str, device: Device, profile: Profile) -> Iterator[Heard]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import Callable
 from datetime import date
@@ -17,6 +18,7 @@ from gateway.core.model import Line
 from gateway.runtime.access import Actor, Permission
 from gateway.runtime.device_desk import Refused
 from gateway.runtime.door import DoorClosed
+from gateway.runtime.signals import Heard, read_latest
 from gateway.runtime.stand import Run, RunWish, StandAway, StandRefused
 from gateway.runtime.trial_desk import Trial
 from gateway.runtime.trying import DRAFT
@@ -24,7 +26,7 @@ from gateway.web import rule_words
 from gateway.web.access import authorise
 from gateway.web.console import Console
 from gateway.web.device_page import read_text
-from gateway.web.device_view import find_community, read_key, record
+from gateway.web.device_view import find_community, read_key, record, words
 from gateway.web.device_words import pick_word
 from gateway.web.languages import choose_language, pick
 from gateway.web.problems import RETRY, Problem, unknown
@@ -40,6 +42,9 @@ TEXT_LIMIT: Final = 60_000
 
 FINDINGS: Final = 200
 """So many findings stand on the page."""
+
+SIGNALS: Final = 60
+"""So many signals stand beside a run."""
 
 PACES: Final = (0.5, 1.0, 2.0, 5.0)
 FAULTS: Final = ("duplicate", "late", "garbage")
@@ -232,15 +237,18 @@ def route_stand(console: Console, router: APIRouter) -> None:
 
     async def show(request: Request, run: Run, template: str) -> Response:
         watched = await stand.watch(run)
+        signals = await asyncio.to_thread(_read_signals, console, run)
         language = choose_language(request)
         return await console.respond(
             request,
             template,
             run=run,
             watched=watched,
+            signals=signals,
             rule_title=lambda id: _name_rule(console, id, language),
             name_verdict=lambda verdict: pick_word(rule_words.VERDICTS, verdict, language),
             name_fault=lambda fault: pick_word(rule_words.FAULTS, fault, language),
+            **words(console, language),
         )
 
     async def show_form(
@@ -276,6 +284,16 @@ def route_stand(console: Console, router: APIRouter) -> None:
             name_fault=lambda fault: pick_word(rule_words.FAULTS, fault, choose_language(request)),
             wish_id=secrets.token_hex(16),
         )
+
+
+def _read_signals(console: Console, run: Run) -> list[tuple[str, str, Heard]]:
+    """Community, device and signal of what the run's devices sent, the newest first."""
+    found: list[tuple[str, str, Heard]] = []
+    for community in run.communities:
+        devices = [one.device for one in run.expected if one.community == community]
+        heard = read_latest(console.ledger, console.catalog, community, devices, run.started_at, run.now, SIGNALS)
+        found += [(community, device, one) for device, one in heard]
+    return sorted(found, key=lambda row: row[2].at, reverse=True)[:SIGNALS]
 
 
 def _away(error: StandAway) -> Problem:

@@ -109,6 +109,8 @@ async def test_a_scenario_with_faults_is_played_to_its_verdict(site: Site, brows
     await expect(table.locator(".verdict-opened")).to_have_count(1)
     await expect(table.locator(".verdict-quiet")).to_have_count(1)
     await expect(page.locator("#run")).to_contain_text("隔离 2")
+    signals = page.locator("[aria-labelledby=signals-title] .signal")
+    await expect(signals.filter(has_text="按键").first).to_be_visible()
     stranger = await browser.new_context(base_url=site.url)
     theirs = await stranger.new_page()
     await enter(theirs, site.other)
