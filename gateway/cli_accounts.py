@@ -131,7 +131,7 @@ def reset(name: NameArgument, password_file: PasswordOption = None, config: Conf
     """Give it a new first password, printed once unless it was given; its sessions end."""
     with _officers(config) as (officers, hand, sign_in):
         given = _read_password(password_file)
-        account, password = officers.reset_password(hand, _find(sign_in, name).id, given)
+        account, password = officers.reset_password(hand, _find(sign_in, name).id, given, keeps_role=True)
         _say({"account": account.name} | ({"password": password} if given is None else {}))
 
 

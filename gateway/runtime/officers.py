@@ -1,7 +1,8 @@
 """What the officers do to accounts: the administrator makes, disables and resets them, the security administrator says
 what they may do and resets second factors. Nobody does it to their own, and each act stands in the audit log.
 
-That one resets passwords and the other second factors is the point: neither can become somebody else alone.
+That one resets passwords and the other second factors is the point: neither can become somebody else alone. An account
+without a second factor loses its role with its password, until the second officer gives it again.
 """
 
 from __future__ import annotations
@@ -132,21 +133,27 @@ class Officers:
             hand, id, "account.enable", lambda now: replace(now, disabled_at=None, failures=0, locked_until=0)
         )
 
-    def reset_password(self, hand: Hand, id: str, password: str | None = None) -> tuple[Account, str]:
+    def reset_password(
+        self, hand: Hand, id: str, password: str | None = None, *, keeps_role: bool = False
+    ) -> tuple[Account, str]:
         """A new first password, which must be changed at the next sign-in; a lock is taken off. Its tokens end, as its
-        sessions do: a password is reset when somebody else may have it. Raises Unfit."""
+        sessions do: a password is reset when somebody else may have it. Without a second factor nothing but this
+        password would stand between whoever reset it and the account: its role goes, unless it ``keeps_role``, and the
+        security administrator gives it again. Raises Unfit."""
         account = self._get(id)
         if account.is_machine:
             raise Unfit("role", "a machine does not sign in")
         password = self._choose(password, account.name, account.title)
         hash = self._sign_in.secrets.hash_password(password)
         at = self._sign_in.clock()
+        is_open = account.role is not None and not account.factor and not keeps_role
         changed = self._change(
             hand,
             id,
             "account.reset",
             lambda now: replace(
                 now,
+                role=now.role if now.factor or keeps_role else None,
                 password=hash,
                 password_at=at,
                 must_change=True,
@@ -154,6 +161,7 @@ class Officers:
                 locked_until=0,
                 earlier=tuple(filter(None, (now.password, *now.earlier)))[: self._sign_in.policy.history - 1],
             ),
+            f"no second factor: {account.role} until it is granted again" if is_open else "",
             ends_tokens=always,
         )
         return changed, password

@@ -130,7 +130,8 @@ async def test_what_is_granted_holds_from_the_next_request_on(house: House) -> N
 
 async def test_a_reset_password_is_shown_once_and_good_for_its_change(house: House) -> None:
     account = house.add("li")
-    person = await house.visitor_as("li")
+    device = house.give_factor(account)
+    person = house.visitor()
     visitor = await visit(house, Role.ADMINISTRATOR, f"/accounts/{account.id}")
     answer = await visitor.submit(f"/accounts/{account.id}/reset")
     found = re.search(r"<code>([\w-]{20})</code>", answer.text)
@@ -139,11 +140,34 @@ async def test_a_reset_password_is_shown_once_and_good_for_its_change(house: Hou
     assert found[1] not in (await visitor.get(f"/accounts/{account.id}")).text
     assert (await person.get("/account")).status_code == 303
     assert (await person.sign_in("li", PASSWORD)).status_code == 401
-    assert (await person.sign_in("li", found[1])).headers["location"] == "/login/password"
+    assert (await person.sign_in("li", found[1])).headers["location"] == "/login/totp"
+    await person.get("/login/totp")
+    entered = await person.submit("/login/totp", {"code": device.at(house.now // 1000)})
+    assert entered.headers["location"] == "/login/password"
     await person.get("/login/password")
     again = {"present": found[1], "new": PASSWORD, "again": PASSWORD}
     assert (await person.submit("/login/password", again)).status_code == 422
     assert (await person.submit("/login/password", again | {"new": ANOTHER, "again": ANOTHER})).status_code == 303
+
+
+async def test_an_administrator_cannot_become_somebody_else_who_has_none(house: House) -> None:
+    """The role goes with the password, and the security administrator gives it again."""
+    account = house.add("li", Role.GRID_WORKER, grids=("370215001",))
+    administrator = await visit(house, Role.ADMINISTRATOR, f"/accounts/{account.id}")
+    page = await administrator.submit(f"/accounts/{account.id}/reset")
+    found = re.search(r"<code>([\w-]{20})</code>", page.text)
+    assert found is not None
+    assert "由安全管理员核实本人后重新授权" in page.text
+    stolen = house.visitor()
+    assert (await stolen.sign_in("li", found[1])).status_code == 401
+    [deed] = house.deeds("account.reset")
+    assert (deed.who, deed.detail) == (Role.ADMINISTRATOR, "no second factor: grid_worker until it is granted again")
+
+    officer = await visit(house, Role.SECURITY, f"/accounts/{account.id}")
+    assert "370215001" in officer.page, "where it worked stays written"
+    given = {"role": "grid_worker", "grids": "370215001", "communities": ""}
+    assert (await officer.submit(f"/accounts/{account.id}/grant", given)).status_code == 303
+    assert (await stolen.sign_in("li", found[1])).headers["location"] == "/login/password"
 
 
 async def test_an_administrator_cannot_become_somebody_else_who_has_a_second_factor(house: House) -> None:
