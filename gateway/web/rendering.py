@@ -59,7 +59,7 @@ class Rendering:
     def counts(self, viewer: Viewer) -> str:
         """The numbers above the list, at most a second old."""
         board, language = self._board, viewer.language
-        key = (scope_of(viewer.actor), viewer.wanted.sort, language)
+        key = _counts_key(viewer)
         known = self._counts.get(key)
         now = time.monotonic()
         if known is None or (known[0] != board.position and now - known[1] >= COUNTS_S) or now - known[1] > STALE_S:
@@ -68,6 +68,11 @@ class Rendering:
             html = self._pages.fragment(language, "_counts.html", counts=found, wanted=viewer.wanted, **words)
             known = self._counts[key] = (board.position, now, html)
         return known[2]
+
+    def owes_counts(self, viewer: Viewer) -> bool:
+        """Whether the numbers that were given last are older than the board."""
+        known = self._counts.get(_counts_key(viewer))
+        return known is None or known[0] != self._board.position
 
     def alarms(self, viewer: Viewer) -> str:
         """The critical incidents that nobody has taken on."""
@@ -80,6 +85,10 @@ class Rendering:
             html = self._pages.fragment(language, "_alarms.html", unanswered=unanswered, **words)
             known = self._alarms[key] = (board.position, html)
         return known[1]
+
+
+def _counts_key(viewer: Viewer) -> tuple[Scope, str, str]:
+    return scope_of(viewer.actor), viewer.wanted.sort, viewer.language
 
 
 def key_of(incident: Incident) -> str:

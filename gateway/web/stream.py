@@ -22,7 +22,7 @@ from gateway.runtime.ports import LedgerDown
 from gateway.web.access import gate_of
 from gateway.web.console import Console
 from gateway.web.languages import pick
-from gateway.web.rendering import Viewer, key_of
+from gateway.web.rendering import COUNTS_S, Viewer, key_of
 from gateway.web.words import name_level, name_state
 
 PULSE_S: Final = 5.0
@@ -134,7 +134,8 @@ async def follow(console: Console, viewer: Viewer, position: int) -> AsyncIterat
             parts.append(event("pulse", pulse, position))
             yield b"".join(parts)
         is_first = False
-        await board.wait(max(0.05, PULSE_S - (time.monotonic() - told_at)))
+        left_s = PULSE_S - (time.monotonic() - told_at)
+        await board.wait(max(0.05, min(left_s, COUNTS_S + 0.05) if rendering.owes_counts(viewer) else left_s))
 
 
 async def follow_one(console: Console, id: str, position: int) -> AsyncIterator[bytes]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from pathlib import Path
 from urllib.parse import quote
@@ -83,6 +84,23 @@ async def test_a_new_incident_comes_as_a_row_and_as_an_alarm(room: ControlRoom) 
     assert row["id"] == pressed.id
     assert rows_of(row["html"]) == [pressed.id]
     assert f'data-ids="{pressed.id}"' in alarms["html"]
+
+
+async def test_the_numbers_above_the_list_follow_without_waiting_for_the_pulse(
+    room: ControlRoom, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.web.stream.PULSE_S", 60.0)
+    monkeypatch.setattr("gateway.web.rendering.STALE_S", 60.0)
+    li = await room.visitor_as("li")
+    async with room.listen(li, f"/board/stream?after={room.board.position}") as stream:
+        await stream.next("counts")
+        for number in (1, 2):
+            await room.press(f"sos-{number}", f"c00{number}")
+        html = ""
+        async with asyncio.timeout(10):
+            while not re.search(r"\b2\b", re.sub(r"<[^>]+>", " ", html)):
+                _, counts = await stream.next("counts")
+                html = counts["html"]
 
 
 async def test_a_browser_that_comes_back_is_told_what_it_missed_and_nothing_twice(room: ControlRoom) -> None:
