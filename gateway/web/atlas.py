@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from typing import Final
 
 import msgspec
 from msgspec import Struct
 
-from gateway.core.model import Community, DeviceState, Place
+from gateway.core.model import Community, Device, DeviceState, Place
 from gateway.runtime.ports import Ledger, LedgerDown
 
 log = logging.getLogger(__name__)
@@ -33,8 +33,16 @@ class _Places(Struct):
 _places: Final = msgspec.msgpack.Decoder(_Places)
 
 
+class Patch(Struct, frozen=True):
+    """What of a community lies in one base grid: the ``points`` (lon, lat) of its places, and its devices' ids."""
+
+    points: frozenset[tuple[float, float]]
+    devices: frozenset[str]
+
+
 class Spot(Struct, frozen=True):
-    """A community on the map: ``devices`` in use, and its ``sources`` of which so many are ``silent``."""
+    """A community on the map: ``devices`` in use, and its ``sources`` of which so many are ``silent``. ``patches`` are
+    by the codes of base grids."""
 
     community: Community
     lon: float
@@ -42,6 +50,7 @@ class Spot(Struct, frozen=True):
     devices: int
     sources: int
     silent: int
+    patches: dict[str, Patch] = {}
 
 
 class Atlas:
@@ -68,12 +77,19 @@ class Atlas:
         silent = Counter(view.community for view in sources if not view.status.online)
         found: dict[str, Spot] = {}
         for community in self._ledger.communities():
-            position = find_position(community.id, self._read_places(community.id))
+            places = self._read_places(community.id)
+            position = find_position(community.id, places)
             if position is not None:
-                devices = sum(d.state != DeviceState.RETIRED for d in self._ledger.devices(community.id))
+                devices = [d for d in self._ledger.devices(community.id) if d.state != DeviceState.RETIRED]
                 lon, lat = position
                 found[community.id] = Spot(
-                    community, lon, lat, devices, all_sources[community.id], silent[community.id]
+                    community,
+                    lon,
+                    lat,
+                    len(devices),
+                    all_sources[community.id],
+                    silent[community.id],
+                    find_patches(places, devices),
                 )
         return found
 
@@ -100,3 +116,28 @@ def find_position(community: str, places: Iterable[Place]) -> tuple[float, float
     if not points:
         return None
     return sum(lon for lon, _ in points) / len(points), sum(lat for _, lat in points) / len(points)
+
+
+def find_patches(places: Iterable[Place], devices: Iterable[Device]) -> dict[str, Patch]:
+    """What lies in which base grid: a place that names none lies in that of what it belongs to."""
+    known = {place.id: place for place in places}
+    grids: dict[str, str] = {}
+    for id in known:
+        passed: list[str] = []
+        place: Place | None = known[id]
+        while place is not None and place.id not in passed and place.grid is None and place.id not in grids:
+            passed.append(place.id)
+            place = known.get(place.parent) if place.parent else None
+        code = grids.get(place.id) or place.grid if place is not None else None
+        if code:
+            grids.update(dict.fromkeys([*passed, id], code))
+    points: defaultdict[str, set[tuple[float, float]]] = defaultdict(set)
+    inside: defaultdict[str, set[str]] = defaultdict(set)
+    for id, code in grids.items():
+        lon, lat = known[id].lon, known[id].lat
+        if lon is not None and lat is not None:
+            points[code].add((lon, lat))
+    for device in devices:
+        if device.place in grids:
+            inside[grids[device.place]].add(device.id)
+    return {code: Patch(frozenset(points[code]), frozenset(inside[code])) for code in sorted({*grids.values()})}

@@ -30,6 +30,15 @@ class Names(Struct):
         found = self.grids.get(code)
         return found.name if found is not None else code
 
+    def chain(self, code: str) -> tuple[str, ...]:
+        """The grid's code after those of the grids that it lies in, from the district down."""
+        found: list[str] = []
+        here: str | None = code
+        while here is not None and here in self.grids and here not in found:
+            found.append(here)
+            here = self.grids[here].parent
+        return tuple(reversed(found))
+
     def community(self, id: str) -> str:
         """A community's name."""
         found = self.communities.get(id)

@@ -26,7 +26,7 @@ from gateway.web.assets import Assets
 from gateway.web.console import Console
 from gateway.web.heat import WEIGHTS
 from gateway.web.languages import choose_language
-from gateway.web.map_page import Node, count_nodes, list_markers
+from gateway.web.map_page import Counting, Node
 from gateway.web.rendering import Scope, scope_of
 from gateway.web.stream import LIFE_S, PULSE_S, RETRY_MS, event, stream
 
@@ -85,7 +85,8 @@ class Wall:
         except LedgerDown as error:
             log.warning("today's figures stay as they were: %s", error)
             day = self.today.sum(actor.covers)
-        markers = list_markers(console, actor)
+        counting = Counting(console, actor)
+        markers = counting.markers
         health = Health(communities=len(markers))
         for marker in markers:
             health.devices += marker.devices
@@ -99,7 +100,7 @@ class Wall:
             unanswered=len(unanswered),
             alarms=unanswered[-ALARMS:][::-1],
             dues=choose_dues(board.select(actor.covers, Filter()), now),
-            ranked=rank_towns(count_nodes(console, markers)),
+            ranked=rank_towns(counting.first()),
             health=health,
             day=day,
             **console.words(language),

@@ -73,6 +73,28 @@ def _place(place: Place, number: int) -> Place:
     return replace(place, lon=120.44 + number * 0.02, lat=36.39 + number * 0.01, grid=None)
 
 
+DEEP = (
+    Grid("370215001001", GridLevel.CENTRE, "环秀一社区网格中心", "370215001"),
+    Grid("37021500100101", GridLevel.STATION, "环秀一工作站", "370215001001"),
+    Grid("370215001001001", GridLevel.BASE, "环秀一网格", "37021500100101"),
+    Grid("370215001001002", GridLevel.BASE, "环秀二网格", "37021500100101"),
+    Grid("370215901", GridLevel.DEPARTMENT, "应急管理局", "370215"),
+    Grid("370215901001", GridLevel.SPECIAL, "应急专属网格", "370215901"),
+)
+
+
+def all_levels() -> DistrictFile:
+    """Two communities: building 2 of the first lies in another base grid than the rest of it."""
+    made = two_towns()
+    first, second = made.communities
+    grids = {"c001": "370215001001001", "b2": "370215001001002"}
+    places = tuple(replace(place, grid=grids.get(place.id)) for place in first.places)
+    community = replace(first.community, grids=(*first.community.grids, "370215001001"))
+    return replace(
+        made, grids=(*GRIDS, *DEEP), communities=(replace(first, community=community, places=places), second)
+    )
+
+
 class ControlRoom:
     """The whole of it. Use it as an async context."""
 
@@ -83,7 +105,7 @@ class ControlRoom:
         self.world = World(folder, district or two_towns())
         ledger = self.world.ledger
         assert isinstance(ledger, SqlLedger)
-        ledger.put_district(GRIDS, [], CONTACTS)
+        ledger.put_district((district.grids if district is not None else ()) or GRIDS, [], CONTACTS)
         # The same hands as the gateway's, at the pace of real time: a page counts seconds.
         self.clock = HandClock(speed=1.0, moment=self.world.clock.moment)
         self.furnish(folder, ledger)

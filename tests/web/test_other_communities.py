@@ -20,7 +20,7 @@ from gateway.runtime.access import Permission
 from gateway.runtime.accounts import Deed
 from gateway.web.access import Authorise, list_routes
 from tests.core.worlds import START
-from tests.web.control_room import ControlRoom
+from tests.web.control_room import TOWNS, ControlRoom
 from tests.web.house import CLI, Visitor
 
 MINE: Final = "c001"
@@ -80,6 +80,8 @@ THINGS: Final[dict[str, Ask]] = {
         "/api/v1/incidents/{incident}/commands",
         body={"devices": ["speaker-1"], "args": {"text": "x"}, **BROADCAST},
     ),
+    "GET /map/communities/{id}": Ask("li", "/map/communities/{community}"),
+    "GET /map/grids/{code}": Ask("li", "/map/grids/{town}"),
     "GET /map/heat/{community}": Ask("li", "/map/heat/{community}"),
     "GET /tester/rules/days": Ask("tao", "/tester/rules/days?community={community}"),
     "POST /tester/rules": Ask("tao", "/tester/rules", {"id": "{key}", "text": "{draft}", **TRIAL}),
@@ -264,6 +266,7 @@ class Street:
             "key": f"{self.asked:032x}",
             "n": str(self.asked),
             "draft": DRAFT,
+            "town": TOWNS[(int(community[1:]) + 1) % 2],
         }
 
         def fill(fields: Mapping[str, Any]) -> dict[str, Any]:

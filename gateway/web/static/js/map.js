@@ -5,16 +5,26 @@
   const holder = document.getElementById("map");
   const words = holder.dataset;
   const state = document.getElementById("link-state");
+  const grids = document.getElementById("grids");
+  const told = document.getElementById("units-told");
+  const MOST_OPEN = 100;
   const RANK = { normal: 0, urgent: 1, critical: 2 };
   const COLOURS = ["normal", "urgent", "critical"];
+  const HEALTH = ["good", "idle", "poor", "bad"];
 
   const map = L.map(holder, { zoomControl: false, attributionControl: false, minZoom: 8, maxZoom: 18, zoomSnap: 0.5 });
   L.control.zoom({ position: "topright", zoomInTitle: words.zoomIn, zoomOutTitle: words.zoomOut }).addTo(map);
   L.control.scale({ imperial: false, position: "bottomleft" }).addTo(map);
 
+  // Incidents lie above all else, and what one looks at from near above what lies around it.
+  ["area", "spots", "units", "cases"].forEach((name, step) => {
+    map.createPane(name).style.zIndex = String(name === "area" ? 420 : 600 + 10 * step);
+  });
+
   /** A number where many lie together, in the colour of the gravest. */
   function cluster(kind) {
     return L.markerClusterGroup({
+      clusterPane: kind,
       showCoverageOnHover: false,
       maxClusterRadius: kind === "cases" ? 44 : 36,
       disableClusteringAtZoom: 16,
@@ -22,7 +32,7 @@
         const markers = group.getAllChildMarkers();
         const rank = Math.max(...markers.map((marker) => marker.options.rank));
         const size = 28 + Math.min(16, markers.length);
-        const look = kind === "cases" ? `is-${COLOURS[rank]}` : "is-spots";
+        const look = kind === "cases" ? `is-${COLOURS[rank]}` : `is-spots is-${HEALTH[rank]}`;
         return L.divIcon({ html: String(markers.length), className: `cluster ${look}`, iconSize: [size, size] });
       },
     });
@@ -31,8 +41,12 @@
   const spots = cluster("spots").addTo(map);
   const cases = cluster("cases").addTo(map);
   const towns = L.layerGroup().addTo(map);
+  const units = L.layerGroup().addTo(map);
+  const area = L.layerGroup().addTo(map);
   const known = new Map();
+  const spotsById = new Map();
   let communities = [];
+  let position = null;
 
   function line(text, look) {
     const made = document.createElement("div");
@@ -48,25 +62,44 @@
     return made;
   }
 
+  function spotIcon(one) {
+    return L.divIcon({ className: `spot is-${one.health}`, html: line(one.name, "spot-name"), iconSize: [16, 16] });
+  }
+
+  function describeSpot(id) {
+    const one = communities.find((other) => other.id === id);
+    const sheet = document.createElement("div");
+    const head = document.createElement("b");
+    head.textContent = one.name;
+    sheet.append(head);
+    sheet.append(line(`${words.devices} ${one.devices}${one.sick ? ` · ${words.sick} ${one.sick}` : ""}`));
+    if (one.silent) sheet.append(line(words.silent, "is-sick"));
+    const open = one.levels.critical + one.levels.urgent + one.levels.normal;
+    sheet.append(link(`/board?community=${encodeURIComponent(one.id)}`, `${words.open} ${open}`));
+    return sheet;
+  }
+
+  /** A community, new or with other health. */
   function putSpot(one) {
+    const old = spotsById.get(one.id);
+    const rank = HEALTH.indexOf(one.health);
+    if (old) {
+      if (old.options.rank === rank) return;
+      old.options.rank = rank;
+      old.setIcon(spotIcon(one));
+      spots.refreshClusters(old);
+      return;
+    }
     const marker = L.marker([one.lat, one.lon], {
-      icon: L.divIcon({ className: `spot is-${one.health}`, html: line(one.name, "spot-name"), iconSize: [16, 16] }),
+      icon: spotIcon(one),
       title: one.name,
       alt: one.name,
-      rank: 0,
-      zIndexOffset: -1000,
+      rank,
+      pane: "spots",
     });
-    marker.bindPopup(() => {
-      const sheet = document.createElement("div");
-      const head = document.createElement("b");
-      head.textContent = one.name;
-      sheet.append(head);
-      sheet.append(line(`${words.devices} ${one.devices}${one.sick ? ` · ${words.sick} ${one.sick}` : ""}`));
-      if (one.silent) sheet.append(line(words.silent, "is-sick"));
-      const open = one.levels.critical + one.levels.urgent + one.levels.normal;
-      sheet.append(link(`/board?community=${encodeURIComponent(one.id)}`, `${words.open} ${open}`));
-      return sheet;
-    });
+    marker.bindPopup(() => describeSpot(one.id));
+    marker.on("click", () => showUnits(one.id));
+    spotsById.set(one.id, marker);
     spots.addLayer(marker);
   }
 
@@ -77,6 +110,7 @@
       title: `${one.level_name} ${one.title}`,
       alt: `${one.level_name} ${one.title}`,
       rank: RANK[one.level],
+      pane: "cases",
     });
     marker.bindPopup(() => {
       const sheet = document.createElement("div");
@@ -129,64 +163,191 @@
     });
   }
 
-  function show(inside) {
-    if (inside.length === 0) return;
-    const bounds = L.latLngBounds(inside.map((one) => [one.lat, one.lon]));
-    map.fitBounds(bounds.pad(0.06), { maxZoom: 16 });
+  function show(points) {
+    if (points.length === 0) return;
+    map.fitBounds(L.latLngBounds(points).pad(0.06), { maxZoom: 16 });
   }
 
-  async function load() {
-    const answer = await fetch("/map/data", { headers: { "X-Follows": "1" } });
+  const pointsOf = (inside) => inside.map((one) => [one.lat, one.lon]);
+
+  /** An area around what lies in the grid that was chosen. Its true borders nobody has told us. */
+  function outline(points) {
+    area.clearLayers();
+    const look = { className: "grid-area", interactive: false, pane: "area" };
+    if (points.length > 2) area.addLayer(L.polygon(hull(points), look));
+    else points.forEach((point) => area.addLayer(L.circle(point, { ...look, radius: 120 })));
+  }
+
+  async function read() {
+    const opened = [...grids.querySelectorAll("[data-lazy]")].map((node) => node.dataset.grid);
+    const query = opened.length ? `?open=${opened.slice(0, MOST_OPEN).join(",")}` : "";
+    const answer = await fetch(`/map/data${query}`, { headers: { "X-Follows": "1" } });
     if (!answer.ok) throw new Error(String(answer.status));
-    const data = await answer.json();
+    return answer.json();
+  }
+
+  function take(data) {
     communities = data.communities;
-    spots.clearLayers();
-    cases.clearLayers();
-    known.clear();
+    const there = new Set(communities.map((one) => one.id));
+    [...spotsById].filter(([id]) => !there.has(id)).forEach(([id, marker]) => {
+      spots.removeLayer(marker);
+      spotsById.delete(id);
+    });
     communities.forEach(putSpot);
+    const open = new Set(data.cases.map((one) => one.id));
+    [...known.keys()].filter((id) => !open.has(id)).forEach(dropCase);
     data.cases.forEach(putCase);
     nameTowns(data.towns);
+    renumber(data);
+    position = data.position;
+  }
+
+  /** The numbers of the list as they are now; nothing else of it moves. */
+  function renumber(data) {
+    const found = new Map(communities.map((one) => [one.id, { ...one.levels, ...one, silent: one.silent ? 1 : 0 }]));
+    grids.querySelectorAll(".grid-node").forEach((node) => {
+      const now = node.dataset.community ? found.get(node.dataset.community) : data.nodes[node.dataset.grid];
+      if (now === undefined) return;
+      node.querySelectorAll("[data-n]").forEach((part) => {
+        const number = now[part.dataset.n];
+        const shown = part.querySelector(".n");
+        if (shown !== null && shown.textContent !== String(number)) shown.textContent = String(number);
+        part.hidden = !number && !(part.dataset.n === "devices" && node.dataset.community);
+      });
+      const dot = node.querySelector(".health");
+      if (dot !== null) dot.className = `health is-${now.health}`;
+    });
+  }
+
+  // --- devices, from near ---------------------------------------------------------------------------------------------
+
+  const MOST_UNITS = 30;
+  let unitsOf = "";
+
+  function describeUnits(title, devices) {
+    const sheet = document.createElement("div");
+    const head = document.createElement("b");
+    head.textContent = `${title} · ${words.devices} ${devices.length}`;
+    sheet.append(head);
+    const rows = [...devices].sort((one, other) => HEALTH.indexOf(other.health) - HEALTH.indexOf(one.health));
+    rows.slice(0, MOST_UNITS).forEach((one) => {
+      const row = line("", "unit-row");
+      const dot = document.createElement("span");
+      dot.className = `unit is-${one.health}`;
+      const text = one.why ? `${one.name} · ${one.why}` : one.name;
+      row.append(dot, link(`/devices/${encodeURIComponent(unitsOf)}/${encodeURIComponent(one.id)}`, text));
+      sheet.append(row);
+    });
+    if (rows.length > MOST_UNITS) {
+      const rest = `${words.more} ${rows.length - MOST_UNITS}`;
+      sheet.append(link(`/devices?view=all&community=${encodeURIComponent(unitsOf)}`, rest));
+    }
+    return sheet;
+  }
+
+  /** The devices of a community where they are: what lies in one point is one mark, as the worst of it is. */
+  async function showUnits(id) {
+    unitsOf = id;
+    const answer = await fetch(`/map/communities/${encodeURIComponent(id)}`, { headers: { "X-Follows": "1" } })
+      .catch(() => null);
+    if (unitsOf !== id) return;
+    units.clearLayers();
+    if (answer === null || !answer.ok) {
+      if (answer === null || answer.status === 503) told.textContent = words.none;
+      return;
+    }
+    const { points, elsewhere } = await answer.json();
+    if (unitsOf !== id) return;
+    points.forEach((point) => {
+      const rank = Math.max(...point.devices.map((one) => HEALTH.indexOf(one.health)));
+      const title = `${point.name} · ${words.devices} ${point.devices.length}`;
+      const marker = L.marker([point.lat, point.lon], {
+        icon: L.divIcon({
+          className: `unit is-${HEALTH[rank]}`,
+          html: point.devices.length > 1 ? String(point.devices.length) : "",
+          iconSize: [20, 20],
+        }),
+        title,
+        alt: title,
+        pane: "units",
+      });
+      marker.bindPopup(() => describeUnits(point.name, point.devices), { maxHeight: 260 });
+      units.addLayer(marker);
+    });
+    told.textContent = elsewhere.length ? `${words.elsewhere} ${elsewhere.length}` : "";
   }
 
   // --- walking down ---------------------------------------------------------------------------------------------------
 
-  const nodes = [...document.querySelectorAll(".grid-node")];
+  const below = (code) => [...grids.querySelectorAll(`[data-parent="${code}"]`)];
 
-  function below(code) {
-    return nodes.filter((node) => node.dataset.parent === code);
+  /** The grids below one are fetched when it is opened first. */
+  async function fill(node) {
+    if (!("hasMore" in node.dataset) || "filled" in node.dataset) return;
+    node.dataset.filled = "";
+    const answer = await fetch(`/map/grids/${node.dataset.grid}`).catch(() => null);
+    if (answer === null || !answer.ok) {
+      delete node.dataset.filled;
+      return;
+    }
+    const sheet = document.createElement("template");
+    sheet.innerHTML = await answer.text();
+    const rows = [...sheet.content.querySelectorAll(".grid-node")];
+    rows.forEach((row) => { row.dataset.lazy = ""; });
+    const before = below(node.dataset.grid);
+    (before[before.length - 1] || node).after(...rows);
   }
 
   function fold(node, isOpen) {
     const button = node.querySelector(".grid-name");
     if (button.hasAttribute("aria-expanded")) button.setAttribute("aria-expanded", String(isOpen));
-    below(node.dataset.grid).forEach((child) => {
+    below(node.dataset.grid).filter((child) => child.dataset.level !== "department").forEach((child) => {
       child.hidden = !isOpen;
       if (!isOpen && child.dataset.grid) fold(child, false);
     });
   }
 
-  document.getElementById("grids").addEventListener("click", (event) => {
+  const isOpen = (node) => node.querySelector(".grid-name").getAttribute("aria-expanded") === "true";
+
+  grids.addEventListener("click", async (event) => {
     const button = event.target.closest(".grid-name");
     if (!button) return;
     const node = button.closest(".grid-node");
-    nodes.forEach((other) => other.classList.toggle("is-current", other === node));
-    if (node.dataset.community) {
-      show(communities.filter((one) => one.id === node.dataset.community));
+    if (node.id === "departments") {
+      const opens = !isOpen(node);
+      button.setAttribute("aria-expanded", String(opens));
+      grids.querySelectorAll("[data-level=department]").forEach((one) => {
+        one.hidden = !opens;
+        if (!opens) fold(one, false);
+      });
       return;
     }
-    const isOpen = below(node.dataset.grid).some((child) => !child.hidden);
+    grids.querySelectorAll(".is-current").forEach((other) => other.classList.remove("is-current"));
+    node.classList.add("is-current");
+    if (node.dataset.community) {
+      area.clearLayers();
+      await showUnits(node.dataset.community);
+      const home = communities.filter((one) => one.id === node.dataset.community);
+      const around = units.getLayers().map((marker) => marker.getLatLng());
+      if (around.length > 1) map.fitBounds(L.latLngBounds(around).pad(0.15), { maxZoom: 18 });
+      else show(pointsOf(home));
+      return;
+    }
     const isTop = node.classList.contains("depth-0");
-    if (!isTop) fold(node, !isOpen);
-    show(communities.filter((one) => one.grids.includes(node.dataset.grid)));
-  });
-  nodes.filter((node) => node.classList.contains("depth-2")).forEach((node) => {
-    node.querySelector(".grid-name").setAttribute("aria-expanded", "false");
+    const opens = !isOpen(node);
+    if (!isTop && button.hasAttribute("aria-expanded")) {
+      if (opens) await fill(node);
+      fold(node, opens);
+    }
+    const own = (node.dataset.points || "").split(";").filter((text) => text).map((text) => text.split(",").map(Number));
+    const points = own.length ? own : pointsOf(communities.filter((one) => one.grids.includes(node.dataset.grid)));
+    show(points);
+    outline(isTop ? [] : points);
   });
 
-  [["layer-cases", cases], ["layer-communities", spots]].forEach(([id, layer]) => {
+  [["layer-cases", [cases]], ["layer-communities", [spots, units]]].forEach(([id, layers]) => {
     document.getElementById(id).addEventListener("change", (event) => {
-      if (event.target.checked) map.addLayer(layer);
-      else map.removeLayer(layer);
+      layers.forEach((layer) => { if (event.target.checked) map.addLayer(layer); else map.removeLayer(layer); });
     });
   });
 
@@ -306,8 +467,28 @@
 
   // --- live -------------------------------------------------------------------------------------------------------------
 
+  const CHANGED_MS = 3000;
+  const AGAIN_MS = 30000;
   let source = null;
-  let position = null;
+  let due = null;
+
+  /** Numbers and health are read again soon after something has changed, and now and then. */
+  function readSoon(wait) {
+    if (due !== null && due.at <= performance.now() + wait) return;
+    if (due !== null) clearTimeout(due.timer);
+    const timer = setTimeout(async () => {
+      due = null;
+      if (document.hidden) return;
+      try {
+        take(await read());
+        if (unitsOf !== "" && map.hasLayer(units)) await showUnits(unitsOf);
+      } catch {
+        // The stream says that the link is gone.
+      }
+      readSoon(AGAIN_MS);
+    }, wait);
+    due = { timer, at: performance.now() + wait };
+  }
 
   function say(kind) {
     state.textContent = words[kind] || state.dataset[kind];
@@ -322,9 +503,23 @@
     const address = new URL(words.stream, location.href);
     if (position !== null) address.searchParams.set("after", position);
     source = new EventSource(address);
-    source.addEventListener("case", (event) => putCase(JSON.parse(event.data)));
-    source.addEventListener("gone", (event) => dropCase(JSON.parse(event.data).id));
-    source.addEventListener("resync", () => location.reload());
+    source.addEventListener("case", (event) => {
+      putCase(JSON.parse(event.data));
+      readSoon(CHANGED_MS);
+    });
+    source.addEventListener("gone", (event) => {
+      dropCase(JSON.parse(event.data).id);
+      readSoon(CHANGED_MS);
+    });
+    source.addEventListener("resync", async () => {
+      source.close();
+      try {
+        take(await read());
+      } catch {
+        // Once more, as after a broken link.
+      }
+      setTimeout(follow, 1000);
+    });
     source.addEventListener("pulse", (event) => {
       const pulse = JSON.parse(event.data);
       position = event.lastEventId || position;
@@ -344,9 +539,13 @@
   }
   map.on("zoomend", tellZoom);
   map.setView([36.45, 120.5], 10);
-  await load();
-  show(communities);
+  take(await read());
+  show(pointsOf(communities));
   drawHeat();
-  document.addEventListener("visibilitychange", follow);
+  document.addEventListener("visibilitychange", () => {
+    follow();
+    if (!document.hidden) readSoon(0);
+  });
   follow();
+  readSoon(AGAIN_MS);
 })();
