@@ -98,8 +98,17 @@ async def try_draft(tab: Tab) -> None:
 async def open_town(tab: Tab) -> None:
     """A town on the map."""
     await tab.wait_for_selector(".cluster, .pin")
-    await tab.click(".depth-1 .grid-name >> nth=-1")
+    await tab.click("[data-level=town] .grid-name >> nth=-1")
     await tab.wait_for_timeout(400)
+
+
+async def open_devices(tab: Tab) -> None:
+    """From a town down to the devices of a community."""
+    await open_town(tab)
+    await tab.click("[data-level=centre]:not([hidden]) .grid-name >> nth=-1")
+    await tab.wait_for_selector("[data-level=station]:not([hidden])")
+    await tab.click("[data-community]:not([hidden]) .grid-name >> nth=-1")
+    await tab.wait_for_selector(".leaflet-units-pane .unit")
 
 
 async def open_places(tab: Tab) -> None:
@@ -176,6 +185,7 @@ PAGES: Final = (
         "dispatcher",
         (
             Shot("map", 1360, prepare=open_town),
+            Shot("map-devices", 1360, prepare=open_devices),
             Shot("map-night", 1360, theme="dark"),
             Shot("heat", 1360, query="?days=7"),
             Shot("heat-places", 1360, query="?days=30", prepare=open_places, theme="dark", language="en"),
