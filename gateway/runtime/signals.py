@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 from msgspec import Struct
@@ -89,6 +89,15 @@ def read_latest(
             if profile is not None and id.encode() in row.body:
                 found.extend((id, heard) for heard in _read_row(row, community, device, profile))
     return sorted(found, key=lambda pair: (pair[1].at, pair[1].seq), reverse=True)
+
+
+def list_points(heard: Iterable[Heard], name: str) -> list[tuple[int, float]]:
+    """The believed numbers of one reading as (ms, value); true is 1."""
+    return [
+        (one.at, float(one.value))
+        for one in heard
+        if one.name == name and not one.reason and not one.is_event and isinstance(one.value, int | float)
+    ]
 
 
 def _read_row(row: JournalRow, community: str, device: Device, profile: Profile) -> Iterator[Heard]:

@@ -171,7 +171,7 @@ class Stand(Protocol):
     async def close(self) -> None: ...
 
 
-class Verdict(StrEnum):
+class RunVerdict(StrEnum):
     """What became of an expectation. ``opened``: its incident is there, in time. ``joined``: it joined one that was
     open already. ``late``: somebody knew later than the scenario says. ``quiet``: nothing came, and nothing should."""
 
@@ -185,18 +185,18 @@ class Verdict(StrEnum):
 
     @property
     def is_good(self) -> bool:
-        return self in (Verdict.OPENED, Verdict.JOINED, Verdict.QUIET)
+        return self in (RunVerdict.OPENED, RunVerdict.JOINED, RunVerdict.QUIET)
 
     @property
     def is_bad(self) -> bool:
-        return self in (Verdict.LATE, Verdict.MISSING, Verdict.FALSE)
+        return self in (RunVerdict.LATE, RunVerdict.MISSING, RunVerdict.FALSE)
 
 
 class Judged(Struct, frozen=True):
     """An expectation beside what came of it; ``took`` is ms of the simulated clock from its beginning."""
 
     expected: Expected
-    verdict: Verdict
+    verdict: RunVerdict
     incident: Incident | None = None
     took: int | None = None
 
@@ -420,13 +420,13 @@ def judge(run: Run, incidents: Iterable[Incident], speed: float) -> tuple[list[J
             del left[found.id]
             took = found.opened_at - expected.begins
             is_late = expected.within is not None and took > expected.within + slack
-            judged.append(Judged(expected, Verdict.LATE if is_late else Verdict.OPENED, found, took))
+            judged.append(Judged(expected, RunVerdict.LATE if is_late else RunVerdict.OPENED, found, took))
             continue
         joined = next(filter(is_its(expected), earlier), None)
         if joined is not None:
-            judged.append(Judged(expected, Verdict.JOINED, joined))
+            judged.append(Judged(expected, RunVerdict.JOINED, joined))
         else:
-            judged.append(Judged(expected, Verdict.MISSING if run.is_over else Verdict.WAITING))
+            judged.append(Judged(expected, RunVerdict.MISSING if run.is_over else RunVerdict.WAITING))
     claimed = {one.incident.id for one in judged if one.incident is not None}
     return judged, [incident for incident in own if incident.id not in claimed]
 
@@ -440,14 +440,14 @@ def _is_of(run: Run, incident: Incident, speed: float) -> bool:
 def _judge_silence(expected: Expected, left: dict[str, Incident], run: Run) -> Judged:
     for incident in left.values():
         if expected.device in incident.devices and incident.community == expected.community:
-            return Judged(expected, Verdict.FALSE, incident, incident.opened_at - expected.begins)
-    return Judged(expected, Verdict.QUIET if run.is_over else Verdict.WAITING)
+            return Judged(expected, RunVerdict.FALSE, incident, incident.opened_at - expected.begins)
+    return Judged(expected, RunVerdict.QUIET if run.is_over else RunVerdict.WAITING)
 
 
 def _judge_faults(
     run: Run, refused: int, repeats: int, judged: Iterable[Judged], unexpected: Iterable[Incident]
 ) -> Iterable[FaultJudged]:
-    false = [one.incident for one in judged if one.verdict is Verdict.FALSE and one.incident is not None]
+    false = [one.incident for one in judged if one.verdict is RunVerdict.FALSE and one.incident is not None]
     late = {line.device for line in run.log if line.what == "late"}
     opened = sum(not late.isdisjoint(incident.devices) for incident in (*false, *unexpected))
     for kind, wanted in run.faults.items():

@@ -10,18 +10,32 @@ from msgspec.structs import replace
 from pydantic import ConfigDict, Field
 
 from gateway.core.cameras import ADDRESS_LIMIT
-from gateway.core.model import Community, Silence, SilenceChange
+from gateway.core.model import Community, Device, Silence, SilenceChange
 from gateway.core.present import Present
 from gateway.runtime.access import Actor, Permission
 from gateway.runtime.device_desk import Alteration, Refused, Registration, Settled
 from gateway.runtime.device_history import read_history
 from gateway.runtime.door import DoorClosed, DoorRefused
+from gateway.runtime.signals import list_points, read_recent
 from gateway.runtime.silencing import bring_silence
-from gateway.web.access import authorise
-from gateway.web.api_incidents import Body, Key, Limit, Moment, respond_json
+from gateway.web.access import authorise, gate_of
+from gateway.web.api_incidents import Body, Key, Limit, Moment, ReadingName, respond_json
 from gateway.web.console import Console
+from gateway.web.device_page import ALARM_MS, POINTS
 from gateway.web.device_view import find_community, offer_places, read_sick, record, veil
-from gateway.web.openapi import ChapterList, CommunityPage, PlaceList, Registered, RegisteredList, answers, errors
+from gateway.web.openapi import (
+    AskList,
+    ChapterList,
+    CommunityPage,
+    Curve,
+    PlaceList,
+    Point,
+    Registered,
+    RegisteredList,
+    SignalList,
+    answers,
+    errors,
+)
 from gateway.web.problems import Problem, away, unknown
 
 Seer = Annotated[Actor, Depends(authorise(Permission.REGISTRY_SEE))]
@@ -30,6 +44,12 @@ Silencer = Annotated[Actor, Depends(authorise(Permission.SILENCES_CHANGE))]
 Where = Annotated[str, Query(max_length=48, pattern=r"^[a-z0-9-]+$", description="the community", examples=["c042"])]
 Place = Annotated[str, Path(max_length=48, pattern=r"^[a-z0-9-]+$", examples=["c042"])]
 Id = Annotated[str, Path(max_length=48, pattern=r"^[a-z0-9-]+$", examples=["sn-2026-0042"])]
+DeviceCursor = Annotated[
+    str, Query(pattern=r"^[a-z0-9-]{0,48}$", description="`next` of the page before", examples=["sn-2026-0042"])
+]
+CommunityCursor = Annotated[
+    str, Query(pattern=r"^[a-z0-9-]{0,48}$", description="`next` of the page before", examples=["c042"])
+]
 Window = Annotated[str, Path(max_length=64, pattern=r"^[A-Za-z0-9-]+$", examples=["0d6b1f0e3c914e6fb1c5b6a2f2f0a7c4"])]
 
 
@@ -149,7 +169,7 @@ def route_devices_api(console: Console) -> APIRouter:
         actor: Seer,
         community: Where,
         limit: Limit = 100,
-        cursor: Annotated[str, Query(max_length=48, description="`next` of the page before")] = "",
+        cursor: DeviceCursor = "",
     ) -> Response:
         """The devices of a community by id, the retired ones too, as they are registered."""
         here = await find_community(console, actor, community)
@@ -177,6 +197,38 @@ def route_devices_api(console: Console) -> APIRouter:
         if not found:
             raise unknown()
         return respond_json(replace(found[0], device=veil(actor, found[0].device)))
+
+    @router.get("/devices/{community}/{id}/points", responses={**answers("Curve", "it"), **errors(404, 422)})
+    async def read_curve(actor: Seer, community: Place, id: Id, name: ReadingName) -> Response:
+        """The numbers of one reading, as far as the newest part of the journal reaches: its last 500."""
+        here = await find_community(console, actor, community)
+        device = await find_device(here, id)
+        heard = await asyncio.to_thread(read_recent, console.ledger, console.catalog, here.id, device, POINTS * 4)
+        return respond_json(Curve([Point(*one) for one in list_points(heard, name)[-POINTS:]]))
+
+    @router.get("/devices/{community}/{id}/signals", responses={**answers("SignalList", "they"), **errors(404, 422)})
+    async def list_signals(actor: Seer, community: Place, id: Id) -> Response:
+        """What the device sent last, believed or not and before any rule: at most 500, the newest first."""
+        here = await find_community(console, actor, community)
+        device = await find_device(here, id)
+        heard = await asyncio.to_thread(read_recent, console.ledger, console.catalog, here.id, device, POINTS)
+        return respond_json(SignalList(heard[::-1]))
+
+    @router.get("/devices/asks", responses={**answers("AskList", "they"), **errors(404, 422)})
+    async def list_asks(request: Request, actor: Seer, community: Where) -> Response:
+        """Devices that should fetch their password with their model's secret and were refused in the last days: a wrong
+        secret, a code that nobody registered so, a time that was over."""
+        here = await find_community(console, actor, community)
+        since = gate_of(request).sign_in.clock() - ALARM_MS
+        desk = console.products
+        asked = await asyncio.to_thread(desk.products.list_refused, here.id, since) if desk is not None else []
+        return respond_json(AskList(asked))
+
+    async def find_device(here: Community, id: str) -> Device:
+        device = await asyncio.to_thread(console.ledger.device, here.id, id)
+        if device is None:
+            raise unknown()
+        return device
 
     @router.post(
         "/devices",
@@ -227,7 +279,7 @@ def route_devices_api(console: Console) -> APIRouter:
     async def list_communities(
         actor: Seer,
         limit: Limit = 100,
-        cursor: Annotated[str, Query(max_length=48, description="`next` of the page before")] = "",
+        cursor: CommunityCursor = "",
     ) -> Response:
         """The communities of one's scope, by id."""
         known = await asyncio.to_thread(console.ledger.communities)

@@ -26,8 +26,9 @@ from gateway.web.access import authorise, demand_cover
 from gateway.web.board_page import read_filter
 from gateway.web.console import Console
 from gateway.web.incident_page import NO_ANSWER, record_act
-from gateway.web.openapi import EXAMPLE, Leaf, Why, answers, errors
+from gateway.web.openapi import EVENTS, EXAMPLE, IncidentCurve, Leaf, Point, Why, answers, errors
 from gateway.web.problems import RETRY, Problem, away, unknown
+from gateway.web.readings import list_marks, read_points, span_of
 from gateway.web.rendering import key_of
 from gateway.web.stream import LIFE_S, PULSE_S, Position, event, read_position, stream
 
@@ -35,7 +36,7 @@ Seer = Annotated[Actor, Depends(authorise(Permission.INCIDENTS_SEE))]
 Watcher = Annotated[Actor, Depends(authorise(Permission.INCIDENTS_SEE, is_passive=True))]
 Doer = Annotated[Actor, Depends(authorise(Permission.INCIDENTS_ACT))]
 Id = Annotated[str, Path(max_length=64, pattern=r"^[0-9a-f-]+$", examples=[EXAMPLE.id])]
-Limit = Annotated[int, Query(ge=1, le=500, description="at most so many")]
+Limit = Annotated[int, Query(ge=1, le=500, description="at most so many", examples=[100])]
 Key = Annotated[
     str,
     Header(
@@ -47,7 +48,18 @@ Key = Annotated[
     ),
 ]
 
-Cursor = Annotated[str, Query(pattern=r"^([0-9]{27}[0-9a-f-]{1,64})?$", description="`next` of the page before")]
+Cursor = Annotated[
+    str,
+    Query(
+        pattern=r"^([0-9]{27}[0-9a-f-]{1,64})?$",
+        description="`next` of the page before",
+        examples=["717954352601231795435200123" + EXAMPLE.id],
+    ),
+]
+
+ReadingName = Annotated[
+    str, Query(max_length=64, pattern=r"^[a-z0-9_]+$", description="the reading's name", examples=["temperature"])
+]
 
 _RFC3339: Final = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 
@@ -68,7 +80,7 @@ def read_whole(value: object) -> object:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-_Whole: Final = BeforeValidator(read_whole)
+WHOLE: Final = BeforeValidator(read_whole)
 
 
 def respond_json(body: Any, status: int = 200) -> Response:
@@ -99,8 +111,8 @@ class ActBody(Body):
     until: Moment | None = None
     body: Annotated[str, Field(max_length=48)] = ""
     into: Annotated[str, Field(max_length=64)] = ""
-    score: Annotated[int, Field(ge=1, le=5), _Whole] | None = None
-    revision: Annotated[int, Field(ge=1, le=2**31), _Whole] | None = None
+    score: Annotated[int, Field(ge=1, le=5), WHOLE] | None = None
+    revision: Annotated[int, Field(ge=1, le=2**31), WHOLE] | None = None
 
 
 def route_api(console: Console) -> APIRouter:
@@ -132,7 +144,9 @@ def route_api(console: Console) -> APIRouter:
     @router.get("/incidents/changes", responses={**answers("ChangePage", "a page"), **errors(401, 403, 422, 429, 503)})
     async def list_changes(
         actor: Seer,
-        after: Annotated[int, Query(ge=0, le=2**62, description="`position` of the page before; 0 at first")] = 0,
+        after: Annotated[
+            int, Query(ge=0, le=2**62, description="`position` of the page before; 0 at first", examples=[4711])
+        ] = 0,
         limit: Limit = 100,
     ) -> Response:
         """Everything of one's scope, open or over, as it stands, in the order of its last change. Whoever asks again
@@ -142,7 +156,10 @@ def route_api(console: Console) -> APIRouter:
 
     @router.get(
         "/incidents/stream",
-        responses={200: {"content": {"text/event-stream": {}}, "description": "events"}, **errors(401, 403, 422, 429)},
+        responses={
+            200: {"content": {"text/event-stream": {"example": EVENTS}}, "description": "events"},
+            **errors(401, 403, 422, 429),
+        },
     )
     async def stream_changes(request: Request, actor: Watcher, after: Position = -1) -> Response:
         """Server-sent events: ``incident`` (as it stands, without its timeline; ``id`` is the position) for each
@@ -152,7 +169,7 @@ def route_api(console: Console) -> APIRouter:
         return stream(console, request, _follow(console, actor, read_position(request, after)))
 
     @router.get("/handover", responses={**answers("Shift", "the shift"), **errors(422)})
-    async def read_handover(actor: Seer, hours: Annotated[int, Query(ge=1, le=24)] = 8) -> Response:
+    async def read_handover(actor: Seer, hours: Annotated[int, Query(ge=1, le=24, examples=[8])] = 8) -> Response:
         """What whoever comes on duty has to know: what is open, what happened in the last hours, and how much."""
         now = console.clock()
         since = now - hours * 3_600_000
@@ -178,6 +195,16 @@ def route_api(console: Console) -> APIRouter:
         leaves = [Leaf(*leaf) for leaf in told.explained.leaves]
         line = told.line
         return respond_json(Why(incident.rule, line.at, line.device, line.why, told.is_momentary, leaves))
+
+    @router.get("/incidents/{id}/points", responses={**answers("IncidentCurve", "it"), **errors(404, 422)})
+    async def read_curve(actor: Seer, id: Id, name: ReadingName) -> Response:
+        """One reading of the device that began it, half an hour before and after; when its signals came; and from when
+        to when the curve goes."""
+        incident = await find(id, actor)
+        since, until = span_of(incident, console.clock())
+        marks = [at for at in list_marks(incident) if since <= at <= until]
+        points = [Point(*one) for one in await read_points(console, incident, name)]
+        return respond_json(IncidentCurve(points, marks, since, until))
 
     @router.post(
         "/incidents/{id}/acts",

@@ -34,15 +34,19 @@ def route_officers_api() -> APIRouter:
     async def list_audit(
         request: Request,
         actor: Auditor,
-        who: Annotated[Word, Query(description="the account")] = "",
+        who: Annotated[Word, Query(description="the account", examples=["wang"])] = "",
         what: Annotated[Word, Query(description="the act, or how its name begins", examples=["device."])] = "",
-        about: Word = "",
-        where: Annotated[Word, Query(description="the network address")] = "",
-        since: Annotated[Day, Query(description="the first local day")] = None,
-        until: Annotated[Day, Query(description="the last local day, which counts as a whole")] = None,
-        refused: Annotated[bool, Query(description="only what was refused, or failed")] = False,
+        about: Annotated[Word, Query(description="stands in what it was about", examples=["c042"])] = "",
+        where: Annotated[Word, Query(description="the network address", examples=["10.1.1.1"])] = "",
+        since: Annotated[Day, Query(description="the first local day", examples=["2026-11-23"])] = None,
+        until: Annotated[
+            Day, Query(description="the last local day, which counts as a whole", examples=["2026-11-23"])
+        ] = None,
+        refused: Annotated[bool, Query(description="only what was refused, or failed", examples=[True])] = False,
         limit: Limit = 100,
-        cursor: Annotated[str, Query(pattern=r"^[0-9]{0,18}$", description="`next` of the page before")] = "",
+        cursor: Annotated[
+            str, Query(pattern=r"^[0-9]{0,18}$", description="`next` of the page before", examples=["4711"])
+        ] = "",
     ) -> Response:
         """The lines of the audit log that fit, the newest first."""
         begin = day_start(since) if since is not None else None
@@ -69,7 +73,9 @@ def route_officers_api() -> APIRouter:
         request: Request,
         actor: Officer,
         limit: Limit = 100,
-        cursor: Annotated[str, Query(max_length=64, description="`next` of the page before")] = "",
+        cursor: Annotated[
+            str, Query(pattern=r"^[a-z0-9._-]{0,32}$", description="`next` of the page before", examples=["wang"])
+        ] = "",
     ) -> Response:
         """All accounts by name: what they may do and where, and how they stand; nothing that they sign in with."""
         sign_in = gate_of(request).sign_in

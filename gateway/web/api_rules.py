@@ -95,13 +95,17 @@ def route_rules_api(console: Console) -> APIRouter:
     @router.get("/appraisal", responses={**_reports(), **errors(401, 403, 404, 422, 429, 503)})
     async def read_appraisal(
         actor: Appraiser,
-        by: By,
+        by: Annotated[By, Query(description="what has a row of its own", examples=["grid"])],
         since: Annotated[Day, Query(alias="from", description="the first local day")],
         until: Annotated[Day, Query(alias="to", description="the last local day, which counts as a whole")],
-        grid: Annotated[str, Query(max_length=48, pattern=r"^[A-Za-z0-9-]*$")] = "",
-        level: Annotated[GridLevel | None, Query(description="with by=grid: only rows of this level")] = None,
-        every: Annotated[Every | None, Query(description="a row for each of these periods")] = None,
-        format: Annotated[Literal["json", "csv"], Query(description="csv for spreadsheets")] = "json",
+        grid: Annotated[str, Query(max_length=48, pattern=r"^[A-Za-z0-9-]*$", examples=["370215001"])] = "",
+        level: Annotated[
+            GridLevel | None, Query(description="with by=grid: only rows of this level", examples=["town"])
+        ] = None,
+        every: Annotated[Every | None, Query(description="a row for each of these periods", examples=["day"])] = None,
+        format: Annotated[
+            Literal["json", "csv"], Query(description="csv for spreadsheets", examples=["json"])
+        ] = "json",
     ) -> Response:
         """The appraisal of the incidents of one's scope that were opened in a period of at most a year. What counts,
         docs/appraisal.md says."""

@@ -103,7 +103,9 @@ def route_webhooks_api(desk: WebhookDesk) -> APIRouter:
         actor: Keeper,
         id: Id,
         limit: Limit = 100,
-        cursor: Annotated[int | None, Query(ge=0, le=2**62, description="`next` of the page before")] = None,
+        cursor: Annotated[
+            int | None, Query(ge=0, le=2**62, description="`next` of the page before", examples=[17])
+        ] = None,
     ) -> Response:
         """The newest deliveries with the outcome of their last attempt; what was sent is not told."""
         try:

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from typing import Final
 
-from fastapi import Depends, FastAPI, Request, Response
+from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
@@ -36,9 +36,11 @@ from gateway.web.accounts import route_accounts
 from gateway.web.api_commands import route_commands_api
 from gateway.web.api_devices import route_devices_api
 from gateway.web.api_incidents import route_api
+from gateway.web.api_map import route_map_api
 from gateway.web.api_officers import route_officers_api
 from gateway.web.api_products import route_products_api
 from gateway.web.api_rules import route_rules_api
+from gateway.web.api_stand import route_stand_api
 from gateway.web.api_trials import route_trials_api
 from gateway.web.api_webhooks import route_webhooks_api
 from gateway.web.appraisal_page import route_appraisal
@@ -47,7 +49,7 @@ from gateway.web.audit import route_audit
 from gateway.web.board_page import route_board
 from gateway.web.bulk_page import route_bulk
 from gateway.web.callbacks import route_callbacks
-from gateway.web.callers import route_callers
+from gateway.web.callers import CallerDesk, route_callers, route_callers_api
 from gateway.web.command_page import route_commands
 from gateway.web.console import Console
 from gateway.web.device_page import route_devices
@@ -66,7 +68,7 @@ from gateway.web.products_page import route_products
 from gateway.web.resident import route_residents
 from gateway.web.rules_page import route_rules
 from gateway.web.tester_page import route_tester
-from gateway.web.wall_page import route_wall
+from gateway.web.wall_page import Wall, route_wall
 from gateway.web.webhooks_page import route_webhooks
 from gateway.web.windows_page import route_windows
 
@@ -195,10 +197,13 @@ def create_app(
         app.include_router(route_account(pages))
         app.include_router(route_accounts(pages, ledger))
         app.include_router(route_audit(pages))
+    more: list[APIRouter] = []
     if desk is not None:
         app.include_router(route_residents(desk, pages or Pages()))
         if pages is not None:
-            app.include_router(route_callers(ledger, desk.calls, pages))
+            callers = CallerDesk(ledger, desk.calls)
+            app.include_router(route_callers(callers, pages))
+            more.append(route_callers_api(callers))
     if console is not None:
         app.mount("/static", StaticPages(directory=STATIC), name="static")
         app.include_router(route_board(console))
@@ -207,7 +212,8 @@ def create_app(
         tallies = Tallies(console.ledger, console.clock)
         app.include_router(route_map(console, tallies))
         app.include_router(route_heat(console, tallies))
-        app.include_router(route_wall(console))
+        wall = Wall(console)
+        app.include_router(route_wall(console, wall))
         app.include_router(route_devices(console))
         app.include_router(route_bulk(console))
         app.include_router(route_windows(console))
@@ -222,7 +228,10 @@ def create_app(
             route_devices_api(console),
             route_rules_api(console),
             route_trials_api(console),
+            route_stand_api(console),
+            route_map_api(console, tallies, wall),
             route_officers_api(),
+            *more,
         ]
         if webhooks is not None:
             app.include_router(route_webhooks(console, webhooks))

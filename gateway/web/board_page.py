@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Depends, Query, Request, Response
@@ -22,18 +22,38 @@ from gateway.web.words import SORTS, name_state
 Seer = Annotated[Actor, Depends(authorise(Permission.INCIDENTS_SEE))]
 Watcher = Annotated[Actor, Depends(authorise(Permission.INCIDENTS_SEE, is_passive=True))]
 Word = Annotated[str, Query(max_length=64, pattern=r"^[^\x00-\x1f]*$")]
+LevelWord = Literal["", "normal", "urgent", "critical"]
+StateWord = Literal[
+    "",
+    "reported",
+    "filed",
+    "dispatched",
+    "handling",
+    "fed_back",
+    "verified",
+    "closed",
+    "rated",
+    "parked",
+    "merged",
+    "false_alarm",
+]
+"""`Level` and `State`; empty is what a form sends of a choice that was not made."""
 
 
 def read_filter(
-    sort: Sort = Sort.INCIDENT,
-    community: Word = "",
-    grid: Word = "",
-    level: Word = "",
-    state: Word = "",
-    category: Word = "",
-    body: Word = "",
-    overdue: Word = "",
-    text: Word = "",
+    sort: Annotated[Sort, Query(examples=["incident"])] = Sort.INCIDENT,
+    community: Annotated[Word, Query(description="its id", examples=["c042"])] = "",
+    grid: Annotated[Word, Query(description="a grid's code: what lies in it", examples=["370215001"])] = "",
+    level: Annotated[LevelWord, Query(examples=["critical"])] = "",
+    state: Annotated[StateWord, Query(examples=["reported"])] = "",
+    category: Annotated[Word, Query(examples=["ext:21-01"])] = "",
+    body: Annotated[Word, Query(description="the responsible body", examples=["fire-rescue"])] = "",
+    overdue: Annotated[
+        Literal["", "warned", "overdue"], Query(description="yellow or red, or red alone", examples=["overdue"])
+    ] = "",
+    text: Annotated[
+        Word, Query(description="stands in number, title, place, or a name of what it lies in", examples=["龙山街道"])
+    ] = "",
 ) -> Filter:
     """What a board's address asks for."""
     return Filter(sort, community, grid, level, state, category, body, overdue, text.strip())

@@ -23,7 +23,7 @@ from gateway.runtime.device_desk import SERIAL, Alteration, Refused, Registratio
 from gateway.runtime.device_history import read_history
 from gateway.runtime.door import DoorClosed, DoorRefused
 from gateway.runtime.ports import LedgerDown
-from gateway.runtime.signals import read_head, read_recent, read_signals
+from gateway.runtime.signals import list_points, read_head, read_recent, read_signals
 from gateway.web.access import authorise, gate_of
 from gateway.web.console import Console
 from gateway.web.device_view import (
@@ -286,12 +286,7 @@ def route_devices(console: Console) -> APIRouter:
         here = await find_community(console, actor, community)
         device = await find_device(here, id)
         heard = await asyncio.to_thread(read_recent, console.ledger, console.catalog, here.id, device, POINTS * 4)
-        points = [
-            [one.at, float(one.value)]
-            for one in heard
-            if one.name == name and not one.reason and not one.is_event and isinstance(one.value, int | float)
-        ]
-        return JSONResponse({"points": points[-POINTS:]})
+        return JSONResponse({"points": list_points(heard, name)[-POINTS:]})
 
     @router.get("/devices/{community}/{id}/stream")
     async def stream_device(

@@ -122,12 +122,8 @@ def route_heat(console: Console, tallies: Tallies) -> APIRouter:
         request: Request, actor: Seer, community: str, days: Literal["1", "7", "30"] = "7", category: Word = ""
     ) -> Response:
         """The places of one community."""
-        known = console.names.names.communities.get(community)
-        found = await tallies.read_places(community, int(days)) if known is not None else []
-        mine = [one for one in found if actor.covers(community, one.chain)]
-        if known is None or not (mine or actor.covers(community, known.grids)):
-            raise unknown()
-        places = sum_places(one for one in mine if category in ("", one.category))
+        places = await read_warm_places(console, tallies, actor, community, int(days), category)
+        known = console.names.names.communities[community]
         template = "_heat_places.html" if request.headers.get("hx-request") == "true" else "heat_places.html"
         return await console.respond(
             request, template, community=known, places=places[:PLACES_SHOWN], number=len(places)
@@ -163,6 +159,18 @@ async def read_heat(console: Console, tallies: Tallies, actor: Actor, days: int,
             row.levels[tally.level] += tally.number
     ordered = sorted(rows.values(), key=lambda row: (-row.weight, row.name, row.id))
     return Heat(days, category, ordered, sorted(categories), sum_levels(ordered))
+
+
+async def read_warm_places(
+    console: Console, tallies: Tallies, actor: Actor, community: str, days: int, category: str
+) -> list[Warm]:
+    """The places of one community, the warmest first. Raises Problem 404, and LedgerDown."""
+    known = console.names.names.communities.get(community)
+    found = await tallies.read_places(community, days) if known is not None else []
+    mine = [one for one in found if actor.covers(community, one.chain)]
+    if known is None or not (mine or actor.covers(community, known.grids)):
+        raise unknown()
+    return sum_places(one for one in mine if category in ("", one.category))
 
 
 def sum_places(tallies: Iterable[PlaceTally]) -> list[Warm]:

@@ -12,7 +12,20 @@ from fastapi.openapi.utils import get_openapi
 from msgspec import Struct
 from starlette.routing import BaseRoute
 
-from gateway.core.model import Community, Device, DeviceState, Due, Incident, Level, Line, Phase, Role, Silence, Sort
+from gateway.core.model import (
+    Community,
+    Device,
+    DeviceState,
+    Due,
+    GridLevel,
+    Incident,
+    Level,
+    Line,
+    Phase,
+    Role,
+    Silence,
+    Sort,
+)
 from gateway.core.present import DevicePresent, LastValue
 from gateway.core.profile import FieldSpec
 from gateway.core.rule import Status
@@ -20,14 +33,29 @@ from gateway.runtime.acting import Choice
 from gateway.runtime.appraisal import By, Names, Question, appraise
 from gateway.runtime.appraising import Report, make_report
 from gateway.runtime.audit import Verdict
+from gateway.runtime.board import Counts
+from gateway.runtime.calls import Need
 from gateway.runtime.commanding import Given, Near, Offer, Sight
 from gateway.runtime.device_desk import Settled
 from gateway.runtime.device_history import Chapter
 from gateway.runtime.handing_over import Shift
 from gateway.runtime.ports import Finding, GivenCommand
-from gateway.runtime.products import Granted, Product, ProductChanged
+from gateway.runtime.products import Awaited, Granted, Product, ProductChanged
 from gateway.runtime.rule_desk import Case, Decision, RuleAccount, Ruled, Standing
 from gateway.runtime.sick import Ailment, Patient, Symptom
+from gateway.runtime.signals import Heard
+from gateway.runtime.stand import (
+    Baseline,
+    Expected,
+    FaultJudged,
+    Judged,
+    Moving,
+    Run,
+    RunVerdict,
+    ScenarioView,
+    StandView,
+)
+from gateway.runtime.today import Day
 from gateway.runtime.trial_desk import Trial, TrialState
 from gateway.runtime.trying import Found, Opened, Tried, WouldOpen
 from gateway.runtime.webhook_desk import Hooked
@@ -192,6 +220,214 @@ class WindowList(Struct, frozen=True):
     """Maintenance windows, silences and absences."""
 
     items: list[Silence]
+
+
+class Point(Struct, frozen=True):
+    """A reading's number at a time (ms UTC); true is 1."""
+
+    at: int
+    value: float
+
+
+class Curve(Struct, frozen=True):
+    """A reading's numbers, in order."""
+
+    points: list[Point]
+
+
+class IncidentCurve(Struct, frozen=True):
+    """A reading from ``since`` to ``until`` around an incident, and when its signals came (``marks``); ms UTC."""
+
+    points: list[Point]
+    marks: list[int]
+    since: int
+    until: int
+
+
+class SignalList(Struct, frozen=True):
+    """What a device sent, the newest first."""
+
+    items: list[Heard]
+
+
+class AskList(Struct, frozen=True):
+    """Devices that asked for their password in vain, the last one first."""
+
+    items: list[Awaited]
+
+
+class CallerLine(Struct, frozen=True):
+    """A press on a help page at ``at`` (ms UTC), which took ``waited`` ms to arrive; the kind of help, a number to call
+    back and words, as far as they were said. ``is_unreadable``: something was said, and the key to it is lost."""
+
+    at: int
+    waited: int
+    need: Need | None
+    phone: str
+    words: str
+    is_unreadable: bool
+
+
+class CallerList(Struct, frozen=True):
+    """The callers of an incident, the newest first."""
+
+    items: list[CallerLine]
+
+
+class RunWatched(Struct, frozen=True):
+    """A run of the test stand beside what the gateway made of it. ``is_good`` is the verdict, null while it is not over
+    or has none. ``unexpected`` incidents belong to no expectation; ``refused`` is what was quarantined, by reason."""
+
+    run: Run
+    is_good: bool | None
+    judged: list[Judged]
+    faults: list[FaultJudged]
+    findings: list[Moving]
+    incidents: list[Incident]
+    unexpected: list[Incident]
+    refused: dict[str, int]
+    repeats: int
+
+
+class RunSignal(Struct, frozen=True):
+    """A signal of one of a run's devices."""
+
+    community: str
+    device: str
+    signal: Heard
+
+
+class RunSignalList(Struct, frozen=True):
+    """Signals of a run's devices, the newest first."""
+
+    items: list[RunSignal]
+
+
+class GridCount(Struct, frozen=True):
+    """A grid with what is in it: open incidents by level, communities, devices, and those of them that are sick."""
+
+    code: str
+    level: GridLevel
+    name: str
+    parent: str | None
+    levels: dict[str, int]
+    communities: int
+    devices: int
+    sick: int
+
+
+class GridCountList(Struct, frozen=True):
+    """Grids by code."""
+
+    items: list[GridCount]
+
+
+class Spot(Struct, frozen=True):
+    """A community on the map. ``sick`` devices have an open maintenance notice, ``silent`` sources are not there;
+    ``health`` is ``good``, ``poor`` or ``bad``."""
+
+    id: str
+    name: str
+    lon: float
+    lat: float
+    grids: tuple[str, ...]
+    devices: int
+    sick: int
+    silent: int
+    levels: dict[str, int]
+    health: str
+
+
+class MapView(Struct, frozen=True):
+    """The communities of one's scope, and the grids that they lie in, as they stand at ``position``."""
+
+    communities: list[Spot]
+    grids: list[GridCount]
+    position: int
+
+
+class DeviceMark(Struct, frozen=True):
+    """A device on the map: ``health`` is ``good``, ``idle`` (in a test, a drill, maintenance), ``poor`` or ``bad``;
+    ``why`` says it in words, in the account's language."""
+
+    id: str
+    name: str
+    health: str
+    why: str
+
+
+class DevicePoint(Struct, frozen=True):
+    """The devices that are in one point."""
+
+    lon: float
+    lat: float
+    name: str
+    devices: list[DeviceMark]
+
+
+class DevicePoints(Struct, frozen=True):
+    """A community's devices by where they are; ``elsewhere`` are those whose place has no position."""
+
+    points: list[DevicePoint]
+    elsewhere: list[DeviceMark]
+
+
+class HeatRow(Struct, frozen=True):
+    """A community or a place with the incidents that were opened there. ``weight`` counts each as its level weighs."""
+
+    id: str
+    name: str
+    lon: float | None
+    lat: float | None
+    levels: dict[str, int]
+    number: int
+    weight: int
+
+
+class HeatTable(Struct, frozen=True):
+    """Communities, the warmest first."""
+
+    days: int
+    category: str
+    number: int
+    items: list[HeatRow]
+
+
+class HeatPlaces(Struct, frozen=True):
+    """Places of a community, the warmest first."""
+
+    items: list[HeatRow]
+
+
+class Health(Struct):
+    """Devices in use, those that an open notice is about, and the communities whose gateway is silent."""
+
+    devices: int = 0
+    sick: int = 0
+    communities: int = 0
+    silent: int = 0
+
+
+class TownShare(Struct, frozen=True):
+    """A town with what is open in it; ``share`` is in % of the first one's, weighed by level."""
+
+    code: str
+    name: str
+    levels: dict[str, int]
+    share: int
+
+
+class WallFigures(Struct, frozen=True):
+    """What the wall screen shows. ``alarms`` are the newest of those ``unanswered``; ``dues`` those whose time runs out
+    next, below some whose time is over."""
+
+    counts: Counts
+    unanswered: int
+    alarms: list[Incident]
+    dues: list[Incident]
+    towns: list[TownShare]
+    health: Health
+    today: Day
 
 
 class PlaceChoice(Struct, frozen=True):
@@ -505,6 +741,20 @@ COMPONENTS: Final = (
     ProductList,
     ProductChanged,
     Granted,
+    Curve,
+    IncidentCurve,
+    SignalList,
+    AskList,
+    CallerList,
+    StandView,
+    RunWatched,
+    RunSignalList,
+    MapView,
+    GridCountList,
+    DevicePoints,
+    HeatTable,
+    HeatPlaces,
+    WallFigures,
 )
 _WEBHOOK: Final = Webhook(
     "0d6b1f0e3c914e6fb1c5b6a2f2f0a7c4",
@@ -529,7 +779,97 @@ _DELIVERY: Final = DeliveryTold(
     "200 ok",
 )
 _PRODUCT: Final = Product("fixed-sos", 1_795_435_200_000, 1_795_435_200_000)
+_LEVELS: Final = {"normal": 0, "urgent": 1, "critical": 1}
+_GRID: Final = GridCount("370215001004", GridLevel.CENTRE, "示例社区网格中心", "370215001", _LEVELS, 4, 424, 3)
+_SPOT: Final = Spot(
+    "c042", "示例小区", 120.447, 36.389, ("370215", "370215001", "370215001004"), 106, 2, 0, _LEVELS, "poor"
+)
+_MARK: Final = DeviceMark("c042-smoke-0017", "烟感17", "poor", "电量低")
+_WARM: Final = HeatRow("c042", "示例小区", 120.447, 36.389, _LEVELS, 2, 7)
+_HEARD: Final = Heard(18_210, 1_795_435_200_123, "smoke", True)
+_BEGUN: Final = 1_795_435_190_000
+_EXPECTED: Final = Expected(
+    "sos-pressed",
+    "一键报警按下",
+    "c998",
+    "c998-sos-0001",
+    _BEGUN,
+    _BEGUN + 60_000,
+    "ext:21-03",
+    "c998-b13-u1-701",
+    5_000,
+)
+_RUN: Final = Run(
+    "0d6b1f0e3c914e6fb1c5b6a2f2f0a7c4",
+    "done",
+    ["sos-pressed"],
+    ["c998"],
+    1.0,
+    {"duplicate": 2, "late": 0, "garbage": 0},
+    Baseline("5f0c7a1e", 4700),
+    _BEGUN,
+    _BEGUN + 90_000,
+    _BEGUN + 90_000,
+    1,
+    [_EXPECTED],
+    sent=1,
+    messages=73,
+    alarms=1,
+    p50_ms=5.1,
+    p99_ms=34.0,
+    injected={"duplicate": 2},
+)
+_SCENARIO: Final = ScenarioView(
+    "sos-pressed", "一键报警按下", "fixed-sos", 60_000, category="ext:21-03", at="place", within=5_000
+)
 _EXAMPLES: Final[dict[str, Struct]] = {
+    "Curve": Curve([Point(1_795_435_200_123, 21.5), Point(1_795_435_260_123, 21.6)]),
+    "IncidentCurve": IncidentCurve(
+        [Point(1_795_435_200_123, 1.0)], [1_795_435_200_123], 1_795_433_400_123, 1_795_437_000_123
+    ),
+    "SignalList": SignalList([_HEARD]),
+    "AskList": AskList(
+        [
+            Awaited(
+                "sn-2026-0042",
+                "sn-2026-0042",
+                "c042",
+                "fixed-sos",
+                1_796_040_000_000,
+                refused=2,
+                refused_at=1_795_435_200_000,
+                refused_from="10.1.1.1",
+            )
+        ]
+    ),
+    "CallerList": CallerList([CallerLine(1_795_435_200_123, 0, Need.MEDICAL, "000-0000-0001", "老人摔倒", False)]),
+    "StandView": StandView(["c998", "c999"], 2, 60.0, _BEGUN, [_SCENARIO], _RUN.id),
+    "RunWatched": RunWatched(
+        _RUN,
+        True,
+        [Judged(_EXPECTED, RunVerdict.OPENED, EXAMPLE, 2_200)],
+        [FaultJudged("duplicate", 2, 2, 2, True)],
+        [Moving("calls.button-pressed", 0, 1, 1)],
+        [EXAMPLE],
+        [],
+        {},
+        2,
+    ),
+    "RunSignalList": RunSignalList([RunSignal("c998", "c998-sos-0001", Heard(7, _BEGUN, "pressed", is_event=True))]),
+    "MapView": MapView([_SPOT], [_GRID], 4711),
+    "GridCountList": GridCountList([_GRID]),
+    "DevicePoints": DevicePoints([DevicePoint(120.447, 36.389, "3号楼", [_MARK])], []),
+    "HeatTable": HeatTable(7, "", 2, [_WARM]),
+    "HeatPlaces": HeatPlaces([_WARM]),
+    "WallFigures": WallFigures(
+        Counts(2, _LEVELS, {"reported": 2}, 1, 0),
+        1,
+        [EXAMPLE],
+        [EXAMPLE],
+        [TownShare("370215001", "环秀街道", _LEVELS, 100)],
+        Health(29_362, 72, 277, 1),
+        Day(36, 30, 28, 34, 42_000),
+    ),
     "ProductList": ProductList([_PRODUCT]),
     "ProductChanged": ProductChanged(_PRODUCT, "shown-once"),
     "Granted": Granted("c042", "sn-2026-0042", "shown-once"),
@@ -574,6 +914,10 @@ _EXAMPLES: Final[dict[str, Struct]] = {
         [Leaf("when", "alarm of smoke holds for 10s", True, "true since 19:59:50")],
     ),
 }
+EVENTS: Final = (
+    'id: 4712\nevent: incident\ndata: {"id": "7d9f3a52-0f4e-5b53-9f0e-3d2f0c9f5a11", "state": "reported"}'
+    '\n\nid: 4712\nevent: pulse\ndata: {"now": 1795435260456, "is_fresh": true, "is_gateway_there": true}\n\n'
+)
 _RETRY_AFTER: Final = {
     "description": "seconds until it is worth asking again",
     "required": True,
@@ -649,6 +993,9 @@ def describe(routes: Sequence[BaseRoute]) -> dict[str, Any]:
             operation["responses"] |= {str(status): answer for status, answer in errors(413).items()}
     components = document.setdefault("components", {})
     known = {name: schema for name, schema in components.get("schemas", {}).items() if "ValidationError" not in name}
+    for name in known.keys() & schemas.keys():
+        if set(known[name].get("enum", ())) != set(schemas[name].get("enum", ())):
+            raise RuntimeError(f"two types of the document are called {name}")
     components["schemas"] = {**known, **schemas, "Problem": problem}
     components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
     document["security"] = [{"token": []}]

@@ -12,7 +12,7 @@ from gateway.core.model import Incident
 from gateway.core.present import DevicePresent
 from gateway.core.profile import Profile
 from gateway.runtime.door import DoorClosed, DoorRefused
-from gateway.runtime.signals import read_around
+from gateway.runtime.signals import list_points, read_around
 from gateway.web.console import Console
 
 BEFORE_MS: Final = 30 * 60_000
@@ -59,11 +59,7 @@ async def read_points(console: Console, incident: Incident, name: str) -> list[t
     heard = await asyncio.to_thread(
         read_around, console.ledger, console.catalog, incident.community, device, since, until, POINTS
     )
-    return [
-        (one.at, float(one.value))
-        for one in heard
-        if one.name == name and not one.reason and not one.is_event and isinstance(one.value, int | float)
-    ]
+    return list_points(heard, name)
 
 
 def span_of(incident: Incident, now: int | None = None) -> tuple[int, int]:

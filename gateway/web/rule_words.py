@@ -8,7 +8,7 @@ from typing import Final
 from gateway.core.model import Phase, Text
 from gateway.core.rule import ScopeKind, Status
 from gateway.runtime.appraisal import By, Every
-from gateway.runtime.stand import Verdict
+from gateway.runtime.stand import RunVerdict
 
 STATUSES: Final[Mapping[str, Text]] = {
     Status.ACTIVE: {"zh": "启用", "en": "active"},
@@ -82,13 +82,13 @@ WOULD: Final[Mapping[str, Text]] = {
 """What would have come of what a draft finds."""
 
 VERDICTS: Final[Mapping[str, Text]] = {
-    Verdict.WAITING: {"zh": "等待", "en": "waiting"},
-    Verdict.OPENED: {"zh": "符合", "en": "as expected"},
-    Verdict.JOINED: {"zh": "并入未结事件", "en": "joined an open incident"},
-    Verdict.LATE: {"zh": "太晚", "en": "too late"},
-    Verdict.MISSING: {"zh": "没有立案", "en": "no incident"},
-    Verdict.QUIET: {"zh": "符合，没有立案", "en": "as expected: nothing"},
-    Verdict.FALSE: {"zh": "误立案", "en": "opened, and should not"},
+    RunVerdict.WAITING: {"zh": "等待", "en": "waiting"},
+    RunVerdict.OPENED: {"zh": "符合", "en": "as expected"},
+    RunVerdict.JOINED: {"zh": "并入未结事件", "en": "joined an open incident"},
+    RunVerdict.LATE: {"zh": "太晚", "en": "too late"},
+    RunVerdict.MISSING: {"zh": "没有立案", "en": "no incident"},
+    RunVerdict.QUIET: {"zh": "符合，没有立案", "en": "as expected: nothing"},
+    RunVerdict.FALSE: {"zh": "误立案", "en": "opened, and should not"},
 }
 """What became of what a scenario expects."""
 

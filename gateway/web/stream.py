@@ -37,7 +37,7 @@ whose account was disabled. A ledger that cannot be asked ends nothing: then the
 
 RETRY_MS: Final = 2_000
 
-Position = Annotated[int, Query(ge=-1, le=2**62)]
+Position = Annotated[int, Query(ge=-1, le=2**62, description="a position that is known", examples=[4711])]
 """How far a page has come: a position of the ledger, or a row of the journal. -1 where it has none."""
 
 HEADERS: Final = {"X-Accel-Buffering": "no", "Cache-Control": "no-store"}

@@ -203,41 +203,29 @@ def route_stand(console: Console, router: APIRouter) -> None:
     @router.get("/tester/runs/{id}")
     async def show_run(request: Request, actor: Tester, id: str) -> Response:
         """A run beside what the gateway makes of it."""
-        return await show(request, await find(actor, id), "run.html")
+        return await show(request, await find_run(console, actor, id), "run.html")
 
     @router.get("/tester/runs/{id}/part")
     async def show_part(request: Request, actor: Watcher, id: str) -> Response:
         """The same without the page around it."""
-        return await show(request, await find(actor, id), "_run.html")
+        return await show(request, await find_run(console, actor, id), "_run.html")
 
     @router.post("/tester/runs/{id}/stop")
     async def stop(request: Request, actor: Tester, id: str) -> Response:
         """Plays no further."""
-        run = await find(actor, id)
+        run = await find_run(console, actor, id)
         try:
             await stand.stop(run.id)
         except LookupError as error:
             raise Problem(404, "unknown", "the stand has no such run") from error
         except StandAway as error:
-            raise _away(error) from error
+            raise stand_away(error) from error
         await record(request, actor, "stand.stop", " ".join(run.communities)[:200])
         return RedirectResponse(f"/tester/runs/{run.id}", 303)
 
-    async def find(actor: Actor, id: str) -> Run:
-        """A run in communities of the actor's. Raises Problem."""
-        try:
-            run = await stand.read(read_key(id))
-        except LookupError as error:
-            raise unknown() from error
-        except StandAway as error:
-            raise _away(error) from error
-        for community in run.communities:
-            await find_community(console, actor, community)
-        return run
-
     async def show(request: Request, run: Run, template: str) -> Response:
         watched = await stand.watch(run)
-        signals = await asyncio.to_thread(_read_signals, console, run)
+        signals = await asyncio.to_thread(read_run_signals, console, run)
         language = choose_language(request)
         return await console.respond(
             request,
@@ -286,7 +274,20 @@ def route_stand(console: Console, router: APIRouter) -> None:
         )
 
 
-def _read_signals(console: Console, run: Run) -> list[tuple[str, str, Heard]]:
+async def find_run(console: Console, actor: Actor, id: str) -> Run:
+    """A run in communities of the actor's. Raises Problem."""
+    try:
+        run = await console.stand.read(read_key(id))
+    except LookupError as error:
+        raise unknown() from error
+    except StandAway as error:
+        raise stand_away(error) from error
+    for community in run.communities:
+        await find_community(console, actor, community)
+    return run
+
+
+def read_run_signals(console: Console, run: Run) -> list[tuple[str, str, Heard]]:
     """Community, device and signal of what the run's devices sent, the newest first."""
     found: list[tuple[str, str, Heard]] = []
     for community in run.communities:
@@ -296,7 +297,8 @@ def _read_signals(console: Console, run: Run) -> list[tuple[str, str, Heard]]:
     return sorted(found, key=lambda row: row[2].at, reverse=True)[:SIGNALS]
 
 
-def _away(error: StandAway) -> Problem:
+def stand_away(error: StandAway) -> Problem:
+    """To be raised where the stand does not answer."""
     return Problem(503, "stand-away", f"the test stand does not answer: {error}", headers=RETRY)
 
 

@@ -18,15 +18,16 @@ from starlette.responses import HTMLResponse
 
 from gateway.core.model import Incident, Level
 from gateway.runtime.access import Actor, Permission
-from gateway.runtime.board import Filter
+from gateway.runtime.board import Counts, Filter
 from gateway.runtime.ports import LedgerDown
-from gateway.runtime.today import Today
+from gateway.runtime.today import Day, Today
 from gateway.web.access import authorise
 from gateway.web.assets import Assets
 from gateway.web.console import Console
 from gateway.web.heat import WEIGHTS
 from gateway.web.languages import choose_language
 from gateway.web.map_page import Counting, Node
+from gateway.web.openapi import Health
 from gateway.web.rendering import Scope, scope_of
 from gateway.web.stream import LIFE_S, PULSE_S, RETRY_MS, event, stream
 
@@ -46,13 +47,17 @@ RANKED: Final = 8
 ALARMS: Final = 2
 
 
-class Health(Struct):
-    """Devices in use, those that an open notice is about, and the communities whose gateway is silent."""
+class Figures(Struct, frozen=True):
+    """What a wall screen shows. ``alarms`` are the newest of the ``unanswered``; ``ranked`` are towns, each with its
+    share of the first's (in %)."""
 
-    devices: int = 0
-    sick: int = 0
-    communities: int = 0
-    silent: int = 0
+    counts: Counts
+    unanswered: int
+    alarms: list[Incident]
+    dues: list[Incident]
+    ranked: list[tuple[Node, int]]
+    health: Health
+    day: Day
 
 
 class Wall:
@@ -78,6 +83,16 @@ class Wall:
         return known[2]
 
     async def _render(self, actor: Actor, language: str) -> str:
+        figures = await self.read(actor)
+        return self._console.pages.fragment(
+            language,
+            "_wall.html",
+            **{name: getattr(figures, name) for name in figures.__struct_fields__},
+            **self._console.words(language),
+        )
+
+    async def read(self, actor: Actor) -> Figures:
+        """What there is to show, as it stands."""
         console = self._console
         board, now = console.board, console.clock()
         try:
@@ -93,17 +108,14 @@ class Wall:
             health.sick += marker.sick
             health.silent += marker.silent > 0
         unanswered = board.unanswered(actor.covers)
-        return console.pages.fragment(
-            language,
-            "_wall.html",
-            counts=board.count(actor.covers),
-            unanswered=len(unanswered),
-            alarms=unanswered[-ALARMS:][::-1],
-            dues=choose_dues(board.select(actor.covers, Filter()), now),
-            ranked=rank_towns(counting.first()),
-            health=health,
-            day=day,
-            **console.words(language),
+        return Figures(
+            board.count(actor.covers),
+            len(unanswered),
+            unanswered[-ALARMS:][::-1],
+            choose_dues(board.select(actor.covers, Filter()), now),
+            rank_towns(counting.first()),
+            health,
+            day,
         )
 
 
@@ -129,10 +141,9 @@ def rank_towns(nodes: list[Node]) -> list[tuple[Node, int]]:
     return [(node, round(100 * weights[node.grid.code] / most)) for node in shown[:RANKED]]
 
 
-def route_wall(console: Console) -> APIRouter:
+def route_wall(console: Console, wall: Wall) -> APIRouter:
     """The page, its living part, and the stream that brings it."""
     router = APIRouter()
-    wall = Wall(console)
 
     @router.get("/wall")
     async def show_wall(request: Request, actor: Seer) -> Response:

@@ -4,16 +4,18 @@ processes."""
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 import pytest_asyncio
 from msgspec import Struct
-from playwright.async_api import Browser, Page, expect
+from playwright.async_api import APIResponse, Browser, BrowserContext, Page, expect
 
 from simulators.demo import START_MS, start_stand
 from simulators.district import generate_test_communities
@@ -21,6 +23,7 @@ from simulators.player import PlayClock
 from simulators.processes import Programs, read_incidents
 from simulators.tables import write_tables
 from tests.browser.test_pages import find_faults
+from tests.web.fuzz import run_schemathesis
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -90,6 +93,97 @@ async def play(page: Page) -> None:
     await page.click("text=开始播放")
     await page.wait_for_url("**/tester/runs/*")
     await expect(page.locator("#run")).to_have_attribute("data-state", "done", timeout=60_000)
+
+
+async def test_a_program_plays_a_scenario_to_its_verdict_and_another_tester_sees_none_of_it(
+    site: Site, browser: Browser
+) -> None:
+    tester, other = await browser.new_context(base_url=site.url), await browser.new_context(base_url=site.url)
+    asked = {}
+    for context, account in ((tester, site.tester), (other, site.other)):
+        page = await context.new_page()
+        await enter(page, account)
+        asked[context] = await page.locator("meta[name=csrf]").get_attribute("content")
+
+    async def send(context: BrowserContext, path: str, key: str, body: Any = None) -> APIResponse:
+        headers = {"X-CSRF-Token": asked[context] or "", "Idempotency-Key": key}
+        return await context.request.post(f"/api/v1/stand{path}", headers=headers, data=body)
+
+    view = await (await tester.request.get("/api/v1/stand")).json()
+    community = view["communities"][0]
+    assert len(view["communities"]) == 2
+    wish = {"scenarios": ["sos-pressed"], "communities": [community], "faults": {"duplicate": 1}}
+    begun = await send(tester, "/runs", "a" * 32, wish)
+    again = await send(tester, "/runs", "a" * 32, wish)
+    assert (begun.status, again.status) == (201, 201)
+    run = await begun.json()
+    assert (await again.json())["run"]["id"] == run["run"]["id"]
+    path = f"/runs/{run['run']['id']}"
+    assert begun.headers["location"] == f"/api/v1/stand{path}"
+
+    async with asyncio.timeout(90):
+        while run["run"]["state"] not in ("done", "stopped"):
+            await asyncio.sleep(1)
+            run = await (await tester.request.get(f"/api/v1/stand{path}")).json()
+    signals = (await (await tester.request.get(f"/api/v1/stand{path}/signals")).json())["items"]
+
+    assert run["is_good"] is True, run
+    assert [one["verdict"] for one in run["judged"]] == ["opened"]
+    assert [one["signal"]["name"] for one in signals] == ["pressed"]
+    assert (await send(tester, f"{path}/stop", "b" * 32)).status == 200
+    assert (await send(tester, "/runs", "c" * 32, {**wish, "scenarios": ["none"]})).status == 409
+    for answer in (
+        await other.request.get(f"/api/v1/stand{path}"),
+        await other.request.get(f"/api/v1/stand{path}/signals"),
+        await send(other, f"{path}/stop", "d" * 32),
+        await send(other, "/runs", "e" * 32, wish),
+    ):
+        assert answer.status == 404
+    theirs = await (await other.request.get("/api/v1/stand")).json()
+    assert community not in theirs["communities"]
+    for context in (tester, other):
+        await context.close()
+
+
+async def test_whatever_a_program_asks_the_stand_is_answered_as_the_document_says(
+    site: Site, browser: Browser, tmp_path: Path
+) -> None:
+    context = await browser.new_context(base_url=site.url)
+    page = await context.new_page()
+    await enter(page, site.tester)
+    csrf = await page.locator("meta[name=csrf]").get_attribute("content")
+    wanted: dict[str, str | float | bool] = {
+        "csrf": csrf or "",
+        "title": "fuzz",
+        "days": "1",
+        "may.scenarios.play": "on",
+    }
+    made = await context.request.post("/account/tokens", form=wanted)
+    found = re.search(r"scg_[\w-]+", await made.text())
+    assert found is not None
+    settings = f"""
+continue-on-failure = true
+warnings = false
+headers = {{ Authorization = "Bearer {found[0]}" }}
+[generation]
+with-security-parameters = false
+[phases.coverage]
+unexpected-methods = ["DELETE"]
+[dictionaries.community]
+values = ["c998", "c999"]
+[dictionaries.scenario]
+values = ["sos-pressed", "smoke-puff"]
+[[operations]]
+include-name = "POST /api/v1/stand/runs"
+[operations.parameters]
+"body.communities[*]" = {{ dictionary = "community", probability = 0.7 }}
+"body.scenarios[*]" = {{ dictionary = "scenario", probability = 0.7 }}
+"""
+    status, said = await run_schemathesis(
+        site.url, settings, tmp_path, "--include-tag=stand", "--seed=7", "--max-examples=3"
+    )
+    assert status == 0, said
+    await context.close()
 
 
 async def test_a_scenario_with_faults_is_played_to_its_verdict(site: Site, browser: Browser) -> None:

@@ -18,11 +18,11 @@ from gateway.runtime.stand import (
     Expected,
     LogLine,
     Run,
+    RunVerdict,
     RunWish,
     StandAway,
     StandDesk,
     StandView,
-    Verdict,
     judge,
 )
 from tests.runtime.test_simulated import first_is_simulated
@@ -77,7 +77,7 @@ def incident_of(world: World) -> Incident:
     return found
 
 
-def verdicts(run: Run, *incidents: Incident) -> list[Verdict]:
+def verdicts(run: Run, *incidents: Incident) -> list[RunVerdict]:
     return [one.verdict for one in judge(run, incidents, 1.0)[0]]
 
 
@@ -94,12 +94,12 @@ async def test_each_expectation_gets_its_verdict(world: World) -> None:
     done = replace(RUN, state="done", now=RUN.until)
     burnt = replace(opened, id="f1", category="ext:21-01", place="b1", devices=("smoke-1",))
 
-    assert verdicts(RUN) == [Verdict.WAITING, Verdict.WAITING]
-    assert verdicts(done) == [Verdict.MISSING, Verdict.QUIET]
-    assert verdicts(done, opened) == [Verdict.OPENED, Verdict.QUIET]
-    assert verdicts(done, replace(opened, opened_at=BEGAN + 8 * S)) == [Verdict.LATE, Verdict.QUIET]
-    assert verdicts(done, replace(opened, opened_at=BEGAN - 60 * S)) == [Verdict.JOINED, Verdict.QUIET]
-    assert verdicts(done, opened, burnt) == [Verdict.OPENED, Verdict.FALSE]
+    assert verdicts(RUN) == [RunVerdict.WAITING, RunVerdict.WAITING]
+    assert verdicts(done) == [RunVerdict.MISSING, RunVerdict.QUIET]
+    assert verdicts(done, opened) == [RunVerdict.OPENED, RunVerdict.QUIET]
+    assert verdicts(done, replace(opened, opened_at=BEGAN + 8 * S)) == [RunVerdict.LATE, RunVerdict.QUIET]
+    assert verdicts(done, replace(opened, opened_at=BEGAN - 60 * S)) == [RunVerdict.JOINED, RunVerdict.QUIET]
+    assert verdicts(done, opened, burnt) == [RunVerdict.OPENED, RunVerdict.FALSE]
 
 
 async def test_what_nobody_expected_is_named(world: World) -> None:
@@ -176,8 +176,8 @@ async def test_a_run_is_held_against_the_ledger(tmp_path: Path) -> None:
         after = await desk.watch(replace(run, state="done", injected={"garbage": 1}))
 
     assert (run.note.owner, run.note.position) == ("a1", 0)
-    assert ([one.verdict for one in before.judged], before.is_good) == ([Verdict.WAITING], None)
-    assert [one.verdict for one in after.judged] == [Verdict.OPENED]
+    assert ([one.verdict for one in before.judged], before.is_good) == ([RunVerdict.WAITING], None)
+    assert [one.verdict for one in after.judged] == [RunVerdict.OPENED]
     assert [incident.community for incident in after.incidents] == ["c001"]
     assert after.refused == {"not-utf8": 1}
     assert [(one.kind, one.met, one.is_good) for one in after.faults] == [("garbage", 1, True), ("duplicate", 0, True)]

@@ -187,7 +187,9 @@ async def test_the_description_has_every_route_with_an_example_and_only_what_exi
         "GET /api/v1/incidents/{id}",
         "POST /api/v1/incidents/{id}/acts",
         "GET /api/v1/incidents/{id}/why",
+        "GET /api/v1/incidents/{id}/callers",
         "GET /api/v1/incidents/{id}/cameras",
+        "GET /api/v1/incidents/{id}/points",
         "GET /api/v1/incidents/{id}/commands",
         "GET /api/v1/incidents/{id}/commands/offers",
         "POST /api/v1/incidents/{id}/commands",
@@ -200,7 +202,10 @@ async def test_the_description_has_every_route_with_an_example_and_only_what_exi
         "GET /api/v1/places",
         "POST /api/v1/devices/list",
         "GET /api/v1/devices",
+        "GET /api/v1/devices/asks",
         "GET /api/v1/devices/sick",
+        "GET /api/v1/devices/{community}/{id}/points",
+        "GET /api/v1/devices/{community}/{id}/signals",
         "GET /api/v1/devices/{community}/{id}",
         "POST /api/v1/devices",
         "POST /api/v1/devices/{community}/{id}/changes",
@@ -213,6 +218,17 @@ async def test_the_description_has_every_route_with_an_example_and_only_what_exi
         "GET /api/v1/appraisal",
         "POST /api/v1/trials",
         "GET /api/v1/trials/{id}",
+        "GET /api/v1/stand",
+        "POST /api/v1/stand/runs",
+        "GET /api/v1/stand/runs/{id}",
+        "GET /api/v1/stand/runs/{id}/signals",
+        "POST /api/v1/stand/runs/{id}/stop",
+        "GET /api/v1/map",
+        "GET /api/v1/map/grids/{code}",
+        "GET /api/v1/map/communities/{community}",
+        "GET /api/v1/heat",
+        "GET /api/v1/heat/{community}",
+        "GET /api/v1/wall",
         "GET /api/v1/webhooks",
         "POST /api/v1/webhooks",
         "GET /api/v1/webhooks/{id}",
@@ -227,10 +243,72 @@ async def test_the_description_has_every_route_with_an_example_and_only_what_exi
         assert operation["description"], where
         for status, answer in operation["responses"].items():
             for kind, content in answer["content"].items():
-                assert kind == "text/event-stream" or content["example"], (where, status)
+                assert content["example"], (where, status, kind)
+        for parameter in operation.get("parameters", ()):
+            assert parameter["schema"].get("examples"), (where, parameter["name"])
+        for content in operation.get("requestBody", {}).get("content", {}).values():
+            name = content["schema"]["$ref"].rpartition("/")[2]
+            assert document["components"]["schemas"][name]["example"], where
     names = set(document["components"]["schemas"])
     referred = set(re.findall(r"#/components/schemas/(\w+)", str(document)))
     assert referred <= names
+
+
+async def test_the_map_the_wall_and_the_heat_are_there_for_programs(room: ControlRoom) -> None:
+    program = client_of(room, "whole", Role.DISPATCHER, wanted=tuple(Permission))
+    await until(lambda: room.app.state.console.atlas.spots)
+    pressed = await room.press("sos-1", "c001")
+    await room.press("sos-1", "c002")
+    room.app.state.console.names.names = room.app.state.console.names._read()
+
+    seen = (await program.get("/map")).json()
+    wall = (await program.get("/wall")).json()
+    heat = (await program.get("/heat", params={"days": "1"})).json()
+    places = (await program.get("/heat/c001", params={"days": "1", "category": pressed.category})).json()["items"]
+    devices = (await program.get("/map/communities/c001")).json()
+
+    assert {one["id"]: one["levels"]["critical"] for one in seen["communities"]} == {"c001": 1, "c002": 1}
+    assert {one["code"]: one["levels"]["critical"] for one in seen["grids"]}["370215"] == 2
+    assert (wall["counts"]["total"], wall["unanswered"], len(wall["towns"])) == (2, 2, 2)
+    assert wall["today"]["opened"] == 2
+    assert {one["id"]: (one["number"], one["weight"]) for one in heat["items"]} == {"c001": (1, 5), "c002": (1, 5)}
+    assert [(one["id"], one["number"]) for one in places] == [(pressed.place, 1)]
+    assert (await program.get("/heat/c001", params={"days": "1", "category": "ext:99"})).json()["items"] == []
+    listed = {one["id"] for point in devices["points"] for one in point["devices"]}
+    assert listed == {device.id for device in room.ledger.devices("c001")}
+
+
+async def test_what_a_device_sent_is_there_as_signals_and_as_a_curve(room: ControlRoom) -> None:
+    program = client_of(room, "whole", Role.DISPATCHER, wanted=tuple(Permission))
+    for battery in (88.0, 87.0):
+        room.world.send({"smoke-1:battery": battery, "smoke-1:smoke": False})
+        await room.world.receipted()
+        room.world.clock.advance(60_000)
+
+    signals = (await program.get("/devices/c001/smoke-1/signals")).json()["items"]
+    curve = (await program.get("/devices/c001/smoke-1/points", params={"name": "battery"})).json()["points"]
+
+    assert [one["value"] for one in signals if one["name"] == "battery"] == [87.0, 88.0]
+    assert [point["value"] for point in curve] == [88.0, 87.0]
+    assert curve[0]["at"] < curve[1]["at"]
+    assert (await program.get("/devices/c001/smoke-1/points")).status_code == 422
+    assert (await program.get("/devices/c001/none/signals")).status_code == 404
+
+
+async def test_a_cursor_or_a_filter_that_is_none_is_refused_by_name(room: ControlRoom) -> None:
+    program = client_of(room, "whole", Role.DISPATCHER, wanted=tuple(Permission))
+    for address, name in (
+        ("/incidents?cursor=x", "cursor"),
+        ("/incidents?level=x", "level"),
+        ("/incidents?state=open", "state"),
+        ("/incidents?overdue=yes", "overdue"),
+        ("/devices?community=c001&cursor=A%20B", "cursor"),
+        ("/communities?cursor=%2F", "cursor"),
+        ("/heat?days=2", "days"),
+    ):
+        answer = await program.get(address)
+        assert (answer.status_code, answer.json()["code"]) == (422, "not-valid"), address
+        assert name in answer.json()["detail"], address
 
 
 async def test_metrics_are_numbers_that_prometheus_reads(room: ControlRoom) -> None:

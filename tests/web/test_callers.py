@@ -55,6 +55,17 @@ async def test_a_dispatcher_sees_how_to_call_back_and_is_noted_once(house: House
     assert [(deed.who, deed.about) for deed in house.deeds("callers.see")] == [("dispatcher", case.number)]
 
 
+async def test_a_program_reads_them_too_and_is_noted(house: House, case: Incident) -> None:
+    visitor = await house.visitor_as("dispatcher")
+    answer = await visitor.get(f"/api/v1/incidents/{case.id}/callers")
+
+    assert [(one["need"], one["phone"], one["words"], one["waited"]) for one in answer.json()["items"]] == [
+        (None, "", "", 0),
+        ("medical", "139 0000 1111", "<b>三楼</b>", 65_000),
+    ]
+    assert [(deed.who, deed.about) for deed in house.deeds("callers.see")] == [("dispatcher", case.number)]
+
+
 async def test_who_may_see_no_contacts_sees_no_callers(house: House, case: Incident) -> None:
     visitor = await house.visitor_as("tester")
     page, part = await visitor.get(f"/incidents/{case.id}"), await visitor.get(f"/incidents/{case.id}/callers")

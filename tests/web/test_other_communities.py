@@ -72,6 +72,11 @@ THINGS: Final[dict[str, Ask]] = {
     "GET /incidents/{id}/commands/given": Ask("li", "/incidents/{incident}/commands/given"),
     "GET /incidents/{id}/points": Ask("li", "/incidents/{incident}/points?name=battery"),
     "POST /incidents/{id}/commands": Ask("li", "/incidents/{incident}/commands", CONFIRMED),
+    "GET /api/v1/incidents/{id}/callers": Ask("li", "/api/v1/incidents/{incident}/callers"),
+    "GET /api/v1/incidents/{id}/points": Ask("li", "/api/v1/incidents/{incident}/points?name=battery"),
+    "GET /api/v1/map/communities/{community}": Ask("li", "/api/v1/map/communities/{community}"),
+    "GET /api/v1/map/grids/{code}": Ask("li", "/api/v1/map/grids/{town}"),
+    "GET /api/v1/heat/{community}": Ask("li", "/api/v1/heat/{community}"),
     "GET /api/v1/incidents/{id}/cameras": Ask("li", "/api/v1/incidents/{incident}/cameras"),
     "GET /api/v1/incidents/{id}/commands": Ask("li", "/api/v1/incidents/{incident}/commands"),
     "GET /api/v1/incidents/{id}/commands/offers": Ask("li", "/api/v1/incidents/{incident}/commands/offers"),
@@ -86,6 +91,9 @@ THINGS: Final[dict[str, Ask]] = {
     "GET /tester/rules/days": Ask("tao", "/tester/rules/days?community={community}"),
     "POST /tester/rules": Ask("tao", "/tester/rules", {"id": "{key}", "text": "{draft}", **TRIAL}),
     "POST /tester/runs": Ask("tao", "/tester/runs", RUN, own=(409, 503)),  # no stand is there
+    "POST /api/v1/stand/runs": Ask(
+        "tao", "/api/v1/stand/runs", body={"scenarios": ["x"], "communities": ["{community}"]}, own=(409, 503)
+    ),
     "POST /api/v1/trials": Ask("tao", "/api/v1/trials", body={"rule": "{draft}", **TRIAL}),
     "GET /devices": Ask("wu", "/devices?community={community}"),
     "GET /devices/new": Ask("wu", "/devices/new?community={community}"),
@@ -104,6 +112,9 @@ THINGS: Final[dict[str, Ask]] = {
     "POST /windows": Ask("wu", "/windows", {"id": "{key}", "until": "2026-11-23T22:00", **WINDOW}),
     "POST /windows/{community}/{id}/end": Ask("wu", "/windows/{community}/{window}/end", {"id": "{key}"}),
     "GET /api/v1/devices": Ask("wu", "/api/v1/devices?community={community}"),
+    "GET /api/v1/devices/asks": Ask("wu", "/api/v1/devices/asks?community={community}"),
+    "GET /api/v1/devices/{community}/{id}/points": Ask("wu", "/api/v1/devices/{community}/{agent}/points?name=battery"),
+    "GET /api/v1/devices/{community}/{id}/signals": Ask("wu", "/api/v1/devices/{community}/{agent}/signals"),
     "GET /api/v1/devices/sick": Ask("wu", "/api/v1/devices/sick?community={community}"),
     "GET /api/v1/devices/{community}/{id}": Ask("wu", "/api/v1/devices/{community}/{agent}"),
     "POST /api/v1/devices": Ask("wu", "/api/v1/devices", body={"community": "{community}", **NEW}),
@@ -135,6 +146,9 @@ LISTS: Final[dict[str, Ask]] = {
     "GET /tester": Ask("tao", "/tester"),
     "GET /tester/rules": Ask("tao", "/tester/rules"),
     "GET /map/data": Ask("li", "/map/data"),
+    "GET /api/v1/map": Ask("li", "/api/v1/map"),
+    "GET /api/v1/heat": Ask("li", "/api/v1/heat?days=7"),
+    "GET /api/v1/wall": Ask("li", "/api/v1/wall"),
     "GET /map/stream": Ask("li", "/map/stream?after=0"),
     "GET /handover": Ask("li", "/handover"),
     "GET /appraisal": Ask("li", f"/appraisal?by=community&{PERIOD}"),
@@ -177,6 +191,10 @@ NO_PLACE: Final = {
     "GET /tester/runs/{id}": OWN_RUN,
     "GET /tester/runs/{id}/part": OWN_RUN,
     "POST /tester/runs/{id}/stop": OWN_RUN,
+    "GET /api/v1/stand": OWN_RUN,
+    "GET /api/v1/stand/runs/{id}": OWN_RUN,
+    "GET /api/v1/stand/runs/{id}/signals": OWN_RUN,
+    "POST /api/v1/stand/runs/{id}/stop": OWN_RUN,
     "GET /webhooks": HOOK,
     "GET /webhooks/{id}": HOOK,
     "GET /webhooks/{id}/deliveries": HOOK,
@@ -270,7 +288,12 @@ class Street:
         }
 
         def fill(fields: Mapping[str, Any]) -> dict[str, Any]:
-            return {k: v.format_map(known) if isinstance(v, str) else v for k, v in fields.items()}
+            return {name: fill_one(value) for name, value in fields.items()}
+
+        def fill_one(value: Any) -> Any:
+            if isinstance(value, list):
+                return [fill_one(one) for one in value]
+            return value.format_map(known) if isinstance(value, str) else value
 
         path = how.path.format_map(known)
         if path.startswith("/api/"):
