@@ -141,6 +141,9 @@ def create_app(
     async def explain(request: Request, error: HTTPException) -> Response:
         if isinstance(error, Problem):
             return await answer(request, error)
+        if error.status_code == 400:
+            # The framework could not read the body: bytes that are no text, JSON nested too deep, a broken form.
+            return await answer(request, Problem(422, "not-valid", f"body: {error.detail}"))
         code = _CODES.get(error.status_code, "not-so")
         where = f"{request.method} {request.url.path[:200]}"
         detail = where if error.status_code in _CODES else error.detail

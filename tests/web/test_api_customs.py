@@ -292,8 +292,9 @@ async def test_every_operation_refuses_in_the_same_way(room: ControlRoom, progra
         answer = await client.request(method, f"{address}?token=scg_x")
         assert_problem(answer, 400, "token-in-url", where)
         if method == "POST":
-            odd = await client.post(address, content=b"{", headers={"Content-Type": "application/json"})
-            assert_problem(odd, 422, "not-valid", where)
+            for content in (b"{", b"\xff{}", b'{"a":' * 50_000):
+                odd = await client.post(address, content=content, headers={"Content-Type": "application/json"})
+                assert_problem(odd, 422, "not-valid", where)
             large = await client.post(address, content=b" " * 300_000)
             assert_problem(large, 413, "too-large", where)
         if "{community}" in path:

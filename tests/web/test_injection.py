@@ -163,7 +163,7 @@ async def press_on_a_page(room: ControlRoom) -> str:
     return path
 
 
-ELSEWHERE: Final = ("/webhooks/", "/tester/", "/trials/")
+ELSEWHERE: Final = ("/webhooks/", "/tester/", "/trials/", "/stand")
 """Pages of what nobody has made here: test_webhooks.py, test_trials.py and browser/test_tester.py look at them."""
 
 
@@ -175,12 +175,14 @@ def list_pages(room: ControlRoom, known: dict[str, str]) -> list[tuple[str, Perm
         if route.method != "GET" or not permissions or "stream" in route.path:
             continue
         path = route.path
-        if path.removeprefix("/api/v1").startswith(ELSEWHERE) and "{id}" in path:
+        if path.removeprefix("/api/v1").startswith(ELSEWHERE) and ("{id}" in path or path.endswith("/stand")):
             continue
         if "incidents/{id}" in path:
             path = path.replace("{id}", known["incident"])
-        elif path == "/map/heat/{community}":
-            path = "/map/heat/c001"
+        elif "devices/{community}" not in path and ("{community}" in path or "{code}" in path):
+            path = path.format(community="c001", code="370215")
+        elif path == "/map/communities/{id}":
+            path = "/map/communities/c001"
         elif "devices/{community}" in path:
             path = path.format(community="c001", id="smoke-2")
         elif "rules/{id}" in path:
@@ -200,6 +202,9 @@ def list_pages(room: ControlRoom, known: dict[str, str]) -> list[tuple[str, Perm
             "/api/v1/windows": "?community=c001",
             "/devices/{community}/{id}/points": "?name=battery",
             "/incidents/{id}/points": "?name=battery",
+            "/api/v1/devices/{community}/{id}/points": "?name=battery",
+            "/api/v1/incidents/{id}/points": "?name=battery",
+            "/api/v1/devices/asks": "?community=c001",
             "/api/v1/places": "?community=c001",
             "/appraisal/export.xlsx": "?by=community&from=2026-11-23&to=2026-11-23",
             "/bulk/places.xlsx": "?community=c001",
