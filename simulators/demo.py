@@ -488,7 +488,7 @@ class _Demo:
         self._console.print(table)
         for cause in found.lost:
             self._console.print(
-                f"lost: {cause.title} ({cause.scenario}) {cause.device} {cause.category} at {cause.place}, "
+                f"lost: {cause.title['en']} ({cause.scenario}) {cause.device} {cause.category} at {cause.place}, "
                 f"{_clock(cause.begins)}",
                 style="red",
                 markup=False,

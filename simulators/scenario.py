@@ -28,7 +28,7 @@ class Instance(Struct, frozen=True):
     ``category@place``: while its incident is open, nothing else is to happen there."""
 
     scenario: str
-    title: str
+    title: dict[str, str]
     community: str
     source: str
     device: str
@@ -235,7 +235,7 @@ class _Stage:
         sendings = sendings_of(scenario, {**cast, "": device.id}, begins, self._rng, self._wanted)
         return Instance(
             scenario.id,
-            scenario.title,
+            {str(language): title for language, title in scenario.title.items()},
             settlement.community.id,
             device.source,
             device.id,

@@ -111,7 +111,7 @@ class Scenario(_File):
     near-miss might be taken for."""
 
     id: str
-    title: str
+    title: Annotated[dict[Literal["zh", "en"], str], Field(min_length=2)]
     profile: str
     acts: Annotated[list[Act], Field(min_length=1)]
     expect: Expected | None = None

@@ -52,11 +52,11 @@ RUNS: Final = 50
 FOR_EVER_MS: Final = 10 * 365 * 86_400_000
 
 GARBAGE: Final[tuple[tuple[str, bytes], ...]] = (
-    ("bytes that are no text", bytes(range(128, 192))),
-    ("a text that is no JSON", b"smoke=1;battery=88"),
-    ("JSON without an envelope", b'{"smoke": true}'),
-    ("an envelope of another version", b'{"v": 99, "spool": "x", "lane": "telemetry", "seq": 1, "floor": 1}'),
-    ("half a message", b'{"v": 1, "spool": "stand", "lane": "telemetry", "seq": 1, "fl'),
+    ("no-text", bytes(range(128, 192))),
+    ("no-json", b"smoke=1;battery=88"),
+    ("no-envelope", b'{"smoke": true}'),
+    ("other-version", b'{"v": 99, "spool": "x", "lane": "telemetry", "seq": 1, "floor": 1}'),
+    ("half", b'{"v": 1, "spool": "stand", "lane": "telemetry", "seq": 1, "fl'),
 )
 """What is thrown at the telemetry topic: in the alarm lane it might have been a press, and would open a case."""
 
@@ -91,7 +91,7 @@ class Expected(Struct, frozen=True):
     where the scenario does not say."""
 
     scenario: str
-    title: str
+    title: dict[str, str]
     community: str
     device: str
     begins: int
@@ -102,8 +102,8 @@ class Expected(Struct, frozen=True):
 
 
 class LogLine(Struct, frozen=True):
-    """What the stand did: ``what`` is ``duplicate``, ``late``, ``garbage``, or ``note``. ``device`` is whose reading
-    came late."""
+    """What the stand did. ``what`` is ``duplicate`` (``detail`` is lane and number of the message that came again),
+    ``late`` (the reading that came late, of ``device``) or ``garbage`` (which, and of how many bytes)."""
 
     at: int
     what: str
@@ -306,7 +306,7 @@ class Stand:
         id = settlement.community.id
         for scenario in scenarios:
             if not scenario.is_at_its_hour(now, scenario.length + AFTER_MS):
-                raise StandError("not-its-hour", f"{scenario.title} is played at {scenario.hours} only")
+                raise StandError("not-its-hour", f"{scenario.id} is played at {scenario.hours} only")
         longest = max(scenario.length for scenario in scenarios)
         minutes = math.ceil((longest + AFTER_MS + FIRST_MS) / 60_000) + 1
         alone = replace(self._district, communities=(settlement,))
@@ -392,18 +392,18 @@ class Stand:
                     return
                 source, message = self._rng.choice(candidates)
                 source.repeat(message)
-                detail = f"{message.lane} message {message.seq} sent again"
+                detail = f"{message.lane} {message.seq}"
             case "late":
                 stream = self._rng.choice(source.streams)
                 source.take_late(stream, now)
                 device = stream.name.rpartition(":")[0]
-                detail = f"{stream.name} as it was {LATE_MS // 60_000} minutes ago"
+                detail = stream.name
             case _:
                 name, payload = GARBAGE[run.injected.get(kind, 0) % len(GARBAGE)]
                 task = asyncio.ensure_future(source.throw(payload))
                 self._throwing.add(task)
                 task.add_done_callback(self._throwing.discard)
-                detail = f"{name}, {len(payload)} bytes"
+                detail = f"{name} {len(payload)}"
         run.injected = {**run.injected, kind: run.injected.get(kind, 0) + 1}
         run.log = [*run.log, LogLine(now, kind, source.id, detail, device)][-LOG_LINES:]
 

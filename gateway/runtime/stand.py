@@ -14,7 +14,7 @@ from typing import Final, Protocol
 from msgspec import Struct
 from msgspec.structs import replace
 
-from gateway.core.model import Community, Incident, Phase, Sort
+from gateway.core.model import Community, Incident, Phase, Sort, Text
 from gateway.runtime.access import Actor
 from gateway.runtime.device_desk import Refused
 from gateway.runtime.door import DoorClient, DoorClosed, DoorRefused
@@ -51,7 +51,7 @@ class ScenarioView(Struct, frozen=True):
     taken for. ``within`` and ``length`` in ms; ``hours`` (local) are those in which it may be played."""
 
     id: str
-    title: str
+    title: Text
     profile: str
     length: int
     hours: str | None = None
@@ -97,7 +97,7 @@ class Expected(Struct, frozen=True):
     """What must come of one scenario at one place: an incident of this ``category`` there, or nothing (None)."""
 
     scenario: str
-    title: str
+    title: Text
     community: str
     device: str
     begins: int
@@ -108,7 +108,8 @@ class Expected(Struct, frozen=True):
 
 
 class LogLine(Struct, frozen=True):
-    """What the stand did: ``duplicate``, ``late`` or ``garbage``, and how. ``device`` is whose reading came late."""
+    """What the stand did. ``what`` is ``duplicate`` (``detail`` is lane and number of the message that came again),
+    ``late`` (the reading that came late, of ``device``) or ``garbage`` (which, and of how many bytes)."""
 
     at: int
     what: str

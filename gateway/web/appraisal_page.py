@@ -84,24 +84,32 @@ def route_appraisal(console: Console) -> APIRouter:
         """The appraisal of this month so far, or of what is asked for."""
         language = choose_language(request)
         today = local_day(console.clock())
-        first, last = _read_day(since, today.replace(day=1)), _read_day(until, today)
         by = by or (By.GRID if actor.grids else By.COMMUNITY)
         if by is not By.GRID:
             level = ""  # The form has it still from when the rows were grids.
         if level is None and not grid and _is_of_district(console, actor):
             level = GridLevel.TOWN
-        asked = {"by": str(by), "from": str(first), "to": str(last), "grid": grid, "level": level or "", "every": every}
-        question = make_question(console, actor, by, first, last, grid, level or "", every)
-        answer = await ask(console, actor, question)
+        since, until = since or str(today.replace(day=1)), until or str(today)
+        asked = {"by": str(by), "from": since, "to": until, "grid": grid, "level": level or "", "every": every}
+        answer: Answer | None = None
+        try:
+            first, last = _read_day(since), _read_day(until)
+            answer = await ask(console, actor, make_question(console, actor, by, first, last, grid, level or "", every))
+        except Problem as problem:
+            # What is no question is mended in the form; what is not there, or not one's own, is not.
+            if problem.status_code != 422:
+                raise
+        rows = answer.appraisal.rows if answer is not None else []
         return await console.respond(
             request,
             "appraisal.html",
+            200 if answer is not None else 422,
             asked=asked,
             query=urlencode({name: value for name, value in asked.items() if value}),
-            rows=answer.appraisal.rows[:SHOWN],
-            number=len(answer.appraisal.rows),
-            overall=answer.appraisal.total,
-            as_at=answer.as_at,
+            rows=rows[:SHOWN],
+            number=len(rows),
+            overall=answer.appraisal.total if answer is not None else None,
+            as_at=answer.as_at if answer is not None else None,
             bys=[(code, pick_word(rule_words.BYS, code, language)) for code in By],
             periods=[(code, pick_word(rule_words.PERIODS, code, language)) for code in Every],
             grid_levels=[(code, pick(title, language)) for code, title in GRID_LEVELS.items()],
@@ -175,9 +183,7 @@ def _is_of_district(console: Console, actor: Actor) -> bool:
     return any(code in grids and grids[code].level is GridLevel.DISTRICT for code in actor.grids)
 
 
-def _read_day(text: str, otherwise: date) -> date:
-    if not text:
-        return otherwise
+def _read_day(text: str) -> date:
     try:
         return date.fromisoformat(text)
     except ValueError as error:

@@ -30,8 +30,12 @@ def furnish(language: str, assets: Assets) -> dict[str, Any]:
         "name_verb": lambda verb, is_notice=False: words.name_verb(verb, language, is_notice=is_notice),
         "name_line": lambda what: words.name_line(what, language),
         "name_role": lambda role: words.name_role(role, language),
+        "lang_of": words.lang_of,
+        "name_outcome": lambda outcome: words.name_outcome(outcome, language),
+        "is_refused": words.is_refused,
+        "explain_problem": lambda code: pick(words.PROBLEMS.get(code, {"zh": ""}), language),
         "contact_role": lambda role: pick(words.CONTACT_ROLES.get(role, {"zh": role}), language),
-        "clock": show_clock,
+        "clock": lambda due, now: show_clock(due, now, language),
         "moment": show_moment,
         "span": lambda ms: words.show_span(ms, language),
         "theme": "auto",
@@ -48,11 +52,11 @@ def read_look(cookies: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def show_clock(due: Due, now: int) -> Markup:
+def show_clock(due: Due, now: int, language: str) -> Markup:
     """What is left of a time limit; scripts count it down."""
     tone = "is-overdue" if now >= due.due_at else "is-warned" if now >= due.warn_at else ""
     return Markup('<span class="clock {}" data-due="{}" data-warn="{}" title="{}">{}</span>').format(
-        tone, due.due_at, due.warn_at, words.show_full(due.due_at), words.show_left(due.due_at, now)
+        tone, due.due_at, due.warn_at, words.show_full(due.due_at), words.show_left(due.due_at, now, language)
     )
 
 

@@ -790,7 +790,7 @@ _HEARD: Final = Heard(18_210, 1_795_435_200_123, "smoke", True)
 _BEGUN: Final = 1_795_435_190_000
 _EXPECTED: Final = Expected(
     "sos-pressed",
-    "一键报警按下",
+    {"zh": "一键报警按下", "en": "Help button pressed"},
     "c998",
     "c998-sos-0001",
     _BEGUN,
@@ -820,7 +820,13 @@ _RUN: Final = Run(
     injected={"duplicate": 2},
 )
 _SCENARIO: Final = ScenarioView(
-    "sos-pressed", "一键报警按下", "fixed-sos", 60_000, category="ext:21-03", at="place", within=5_000
+    "sos-pressed",
+    {"zh": "一键报警按下", "en": "Help button pressed"},
+    "fixed-sos",
+    60_000,
+    category="ext:21-03",
+    at="place",
+    within=5_000,
 )
 _EXAMPLES: Final[dict[str, Struct]] = {
     "Curve": Curve([Point(1_795_435_200_123, 21.5), Point(1_795_435_260_123, 21.6)]),

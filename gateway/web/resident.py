@@ -265,9 +265,12 @@ def route_residents(desk: HelpDesk, pages: Pages) -> APIRouter:
     @router.post("/r/receipt/{secret}/rating", dependencies=[_holder])
     async def rate(request: Request, secret: str, language: Language) -> Response:
         """One question, one answer."""
-        form = await request.form(max_files=0, max_fields=20)
-        score = str(form.get("score", ""))
         try:
+            try:
+                form = await request.form(max_files=0, max_fields=20)
+            except (HTTPException, ValueError) as error:
+                raise error if isinstance(error, Problem) else Problem(422, "not-to-rate", "no form") from error
+            score = str(form.get("score", ""))
             if score not in ("1", "2", "3", "4", "5"):
                 raise Problem(422, "not-to-rate", "score is 1 to 5")
             receipt = await desk.rate(secret, int(score), address_of(request))

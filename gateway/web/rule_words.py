@@ -9,6 +9,7 @@ from gateway.core.model import Phase, Text
 from gateway.core.rule import ScopeKind, Status
 from gateway.runtime.appraisal import By, Every
 from gateway.runtime.stand import RunVerdict
+from gateway.web.device_words import pick_word
 
 STATUSES: Final[Mapping[str, Text]] = {
     Status.ACTIVE: {"zh": "启用", "en": "active"},
@@ -97,6 +98,70 @@ FAULTS: Final[Mapping[str, Text]] = {
     "late": {"zh": "迟到", "en": "late"},
     "garbage": {"zh": "乱码", "en": "garbage"},
 }
+
+FILE_FAULTS: Final[Mapping[str, str]] = {
+    "broken-yaml": "YAML 写法有误（缩进、冒号、引号）",
+    "duplicate-case": "测试重名",
+    "duplicate-key": "同一个键写了两次",
+    "empty-file": "文件是空的",
+    "empty-profile": "型号没有读数也没有事件",
+    "id-differs": "编号与文件位置不一致",
+    "kind-differs": "类别与已有的不一致",
+    "missing-key": "缺少必填的键",
+    "no-legal-basis": "这类判断须写明法规依据",
+    "no-quantity": "没有写明物理量",
+    "no-rejected-example": "缺少应当不采信的例子",
+    "no-test": "没有测试",
+    "not-a-number": "不是数字",
+    "not-a-text": "不是文字",
+    "not-utf8": "文件不是 UTF-8 编码",
+    "one-case": "只能有一例",
+    "press-lane": "按键须走报警通道",
+    "reading-differs": "读数与别处的定义不一致",
+    "same-name": "名称重复",
+    "too-deep": "层次太深",
+    "too-few-examples": "例子太少",
+    "too-large": "文件太大",
+    "two-documents": "一个文件只写一条规则",
+    "unit-twice": "单位写了两次",
+    "unknown-argument": "没有这个参数",
+    "unknown-body": "没有这种责任单位",
+    "unknown-category": "没有这个事件类别",
+    "unknown-key": "没有这个键，可能写错了",
+    "unknown-kind": "没有这类设备",
+    "unknown-move": "没有这种操作",
+    "unknown-quantity": "没有这个物理量",
+    "unknown-state": "没有这种状态",
+    "unknown-unit": "没有这个单位",
+    "was-taken": "编号已被占用",
+    "wrong-category": "类别与级别、依据不符",
+    "wrong-key": "键的写法不对",
+    "wrong-type": "值的类型不对",
+    "wrong-value": "值不对，或不在允许的范围里",
+}
+"""Code → what is wrong with a file, in Chinese; the particulars stand beside it in the engine's English."""
+
+GARBAGE: Final[Mapping[str, Text]] = {
+    "no-text": {"zh": "不是文本的字节", "en": "bytes that are no text"},
+    "no-json": {"zh": "不是 JSON 的文本", "en": "a text that is no JSON"},
+    "no-envelope": {"zh": "没有信封的 JSON", "en": "JSON without an envelope"},
+    "other-version": {"zh": "另一版本的信封", "en": "an envelope of another version"},
+    "half": {"zh": "半条消息", "en": "half a message"},
+}
+"""What the stand throws at the gateway."""
+
+
+def tell_fault(what: str, detail: str, language: str) -> str:
+    """A line of the stand's log in words."""
+    is_zh = language == "zh"
+    if what == "garbage":
+        name, _, size = detail.partition(" ")
+        kind = pick_word(GARBAGE, name, language)
+        return f"{kind}，{size} 字节" if is_zh else f"{kind}, {size} bytes"
+    if what == "duplicate":
+        return f"{detail} 又发一次" if is_zh else f"{detail} sent again"
+    return f"{detail}，十分钟前的读数" if is_zh else f"{detail} as it was ten minutes ago"
+
 
 BYS: Final[Mapping[str, Text]] = {
     By.GRID: {"zh": "网格", "en": "Grid"},

@@ -52,21 +52,17 @@ class Speaker(Struct, frozen=True):
             return ""
         if what in ("opened", "joined"):
             return self._saw(why)
-        if self.language != "zh":
-            if what == "commanded":
-                why = _NAME.sub(lambda found: pick_word(SIGNALS, found[0], self.language), why, count=1)
-            return self._times(why)
-        for pattern, template in _CHINESE.get(what, ()):
+        for pattern, templates in _SENTENCES.get(what, ()):
             found = pattern.fullmatch(why)
             if found is not None:
                 words = {name: self._word(name, text) for name, text in found.groupdict().items() if text is not None}
-                return template.format_map(_Blank(words)).rstrip()
+                return pick(templates, self.language).format_map(_Blank(words)).rstrip()
         return self._times(why)
 
     def refusal(self, words: str) -> str:
         """Why an act was refused."""
         if self.language != "zh":
-            return words
+            return _GRID.sub(lambda found: self.grid_name(found[1]), words)
         for pattern, template in _REFUSALS:
             found = pattern.match(words)
             if found is not None:
@@ -135,6 +131,8 @@ class Speaker(Struct, frozen=True):
             for pattern, replacement in _LEAVES:
                 why = pattern.sub(replacement, why)
             why = _NAME.sub(lambda found: _NAMES.get(found[0], found[0]), why)
+        else:
+            why = _NAME.sub(lambda found: found[0].replace("_", " "), why)
         return self._times(why)
 
     def _times(self, text: str) -> str:
@@ -149,6 +147,7 @@ class _Blank(dict[str, str]):
         return ""
 
 
+_GRID: Final = re.compile(r"\bgrid (\d{6,})\b")
 _MOMENT: Final = re.compile(r"\b1\d{12}\b")
 _DATE: Final = r"\d{4}-\d\d-\d\d \d\d:\d\d"
 
@@ -172,55 +171,119 @@ def _lines(*pairs: tuple[str, str]) -> tuple[tuple[re.Pattern[str], str], ...]:
     return tuple((re.compile(pattern), text) for pattern, text in pairs)
 
 
-_CHINESE: Final[Mapping[str, tuple[tuple[re.Pattern[str], str], ...]]] = {
-    "due": _lines(
+Sentence = tuple[re.Pattern[str], Mapping[str, str]]
+
+
+def _both(*sentences: tuple[str, str, str]) -> tuple[Sentence, ...]:
+    """What the engine writes, and how that is said in Chinese and in English."""
+    return tuple((re.compile(pattern), {"zh": zh, "en": en}) for pattern, zh, en in sentences)
+
+
+_SENTENCES: Final[Mapping[str, tuple[Sentence, ...]]] = {
+    "due": _both(
         (
             rf"(?P<step>\w+) by (?P<until>{_DATE}) \((?P<role>\w+) of (?P<grid>\w+)\): (?P<how>.+)",
             "{until} 前{step}，由{grid}{role}负责：{how}",
+            "{step} by {until}, up to the {role} of {grid}: {how}",
         )
     ),
-    "warn": _lines((rf"(?P<step>\w+) is due at (?P<until>{_DATE})", "{step}应于 {until} 前完成")),
-    "overdue": _lines((rf"(?P<step>\w+) was due at (?P<until>{_DATE}): (?P<how>.+)", "{step}应于 {until} 完成：{how}")),
-    "remind": _lines((r"(?P<step>\w+), for the (?P<n>\d+)\. time", "{step}，第{n}次催办")),
-    "escalate": _lines(
-        (r"(?P<step>\w+): grid (?P<grid>\w+) is asked now", "{step}改由{grid}督办"),
-        (r"returned (?P<n>\d+) times: grid (?P<grid>\w+) decides whose it is", "已退回{n}次，由{grid}裁定责任单位"),
+    "warn": _both(
+        (rf"(?P<step>\w+) is due at (?P<until>{_DATE})", "{step}应于 {until} 前完成", "{step} is due at {until}")
     ),
-    "ring": _lines((r"call (?P<n>\d+): nobody has accepted it yet", "第{n}次呼叫值班电话：尚无人受理")),
-    "contact": _lines((r"the family, or the property's duty phone, .*", "联系家属或物业值班电话核实")),
-    "raised": _lines((r"(?P<level>\w+) → (?P<level2>\w+)", "{level} → {level2}")),
-    "dispatch": _lines(
+    "overdue": _both(
+        (
+            rf"(?P<step>\w+) was due at (?P<until>{_DATE}): (?P<how>.+)",
+            "{step}应于 {until} 完成：{how}",
+            "{step} was due at {until}: {how}",
+        )
+    ),
+    "remind": _both((r"(?P<step>\w+), for the (?P<n>\d+)\. time", "{step}，第{n}次催办", "{step}, reminder no. {n}")),
+    "escalate": _both(
+        (r"(?P<step>\w+): grid (?P<grid>\w+) is asked now", "{step}改由{grid}督办", "{step}: {grid} is asked now"),
+        (
+            r"returned (?P<n>\d+) times: grid (?P<grid>\w+) decides whose it is",
+            "已退回{n}次，由{grid}裁定责任单位",
+            "returned {n} times: {grid} decides whose it is",
+        ),
+    ),
+    "ring": _both(
+        (
+            r"call (?P<n>\d+): nobody has accepted it yet",
+            "第{n}次呼叫值班电话：尚无人受理",
+            "call no. {n} to the duty phone: nobody has accepted it yet",
+        )
+    ),
+    "contact": _both(
+        (
+            r"the family, or the property's duty phone, .*",
+            "联系家属或物业值班电话核实",
+            "the family, or the property's duty phone, is asked to look",
+        )
+    ),
+    "raised": _both((r"(?P<level>\w+) → (?P<level2>\w+)", "{level} → {level2}", "{level} → {level2}")),
+    "dispatch": _both(
         (
             r"nobody has answered the call back within (?P<limit>\w+); to (?P<body>[\w-]+)",
             "{limit}内无人回拨核实，自动派遣至{body}",
+            "nobody called back within {limit}: sent to {body}",
         ),
-        (r"(?:(?P<words>.+); )?to (?P<body>[\w-]+)", "派遣至{body} {words}"),
+        (r"(?:(?P<words>.+); )?to (?P<body>[\w-]+)", "派遣至{body} {words}", "to {body} {words}"),
     ),
-    "whistle": _lines((r"(?:(?P<words>.+); )?grid (?P<grid>\d+)", "呼叫{grid} {words}")),
-    "report_in": _lines((r"(?:(?P<words>.+); )?grid (?P<grid>\d+)", "{grid}已报到 {words}")),
-    "park": _lines((rf"(?P<words>.+); until (?P<until>{_DATE})", "挂账至 {until}：{words}")),
-    "ask_extension": _lines((rf"(?P<words>.+); until (?P<until>{_DATE})", "申请延至 {until}：{words}")),
-    "resume": _lines((rf"parked until (?P<until>{_DATE}) by (?P<who>.+)", "挂账到期（{until}，{who}）")),
-    "rate": _lines((r"(?P<n>\d) of 5", "{n} 分（满分 5 分）")),
-    "commanded": _lines(
-        (r"(?P<command>\w+) → (?P<names>[^;]+); (?P<words>.+)", "{command} → {names}：{words}"),
-        (r"(?P<command>\w+) → (?P<names>[^;]+)", "{command} → {names}"),
-        (r"(?P<command>\w+): no device in this (?P<zone>\w+) can do it", "{command}：范围内没有可执行的设备"),
+    "whistle": _both((r"(?:(?P<words>.+); )?grid (?P<grid>\d+)", "呼叫{grid} {words}", "{grid} is called {words}")),
+    "report_in": _both((r"(?:(?P<words>.+); )?grid (?P<grid>\d+)", "{grid}已报到 {words}", "{grid} has come {words}")),
+    "park": _both(
+        (rf"(?P<words>.+); until (?P<until>{_DATE})", "挂账至 {until}：{words}", "parked until {until}: {words}")
     ),
-    "answered": _lines((r"(?P<outcome>[\w-]+)(?: (?P<name>.+))?", "{outcome} {name}")),
-    "cleared": _lines(
-        (r"the storm is over", "告警潮已结束"),
-        (r"the condition is over; it came and went (?P<n>\d+) times", "条件不再成立，其间反复{n}次"),
+    "ask_extension": _both(
+        (
+            rf"(?P<words>.+); until (?P<until>{_DATE})",
+            "申请延至 {until}：{words}",
+            "asks for time until {until}: {words}",
+        )
     ),
-    "flapping": _lines((r"came and went (?P<n>\d+) times more", "又反复{n}次")),
-    "moved": _lines((r"grid (?P<grid>\w+) → (?P<grid2>\w+)", "{grid} → {grid2}")),
-    "swallowed": _lines(
-        (r"(?P<n>\d+) findings, the last (?P<key>.+)", "{n}个信号，最近一个：{key}"),
-        (r"(?P<key>[\w-]+): silent since (?P<name>[\w-]+) is", "{key} 随 {name} 一起失联"),
+    "resume": _both(
+        (
+            rf"parked until (?P<until>{_DATE}) by (?P<who>.+)",
+            "挂账到期（{until}，{who}）",
+            "parked until {until} by {who}",
+        )
     ),
-    "told": _lines(
-        (r"(?P<kind>\w+): not reached: (?P<words>.*)", "未能通知到：{words}"),
-        (r"(?P<kind>\w+): (?P<words>.+)", "已通知：{words}"),
+    "rate": _both((r"(?P<n>\d) of 5", "{n} 分（满分 5 分）", "{n} of 5")),
+    "commanded": _both(
+        (
+            r"(?P<command>\w+) → (?P<names>[^;]+); (?P<words>.+)",
+            "{command} → {names}：{words}",
+            "{command} → {names}: {words}",
+        ),
+        (r"(?P<command>\w+) → (?P<names>[^;]+)", "{command} → {names}", "{command} → {names}"),
+        (
+            r"(?P<command>\w+): no device in this (?P<zone>\w+) can do it",
+            "{command}：范围内没有可执行的设备",
+            "{command}: no device there can do it",
+        ),
+    ),
+    "answered": _both((r"(?P<outcome>[\w-]+)(?: (?P<command>.+))?", "{outcome} {command}", "{outcome} {command}")),
+    "cleared": _both(
+        (r"the storm is over", "告警潮已结束", "the storm is over"),
+        (
+            r"the condition is over; it came and went (?P<n>\d+) times",
+            "条件不再成立，其间反复{n}次",
+            "the condition is over; it came and went {n} times",
+        ),
+    ),
+    "flapping": _both((r"came and went (?P<n>\d+) times more", "又反复{n}次", "came and went {n} times more")),
+    "moved": _both((r"grid (?P<grid>\w+) → (?P<grid2>\w+)", "{grid} → {grid2}", "{grid} → {grid2}")),
+    "swallowed": _both(
+        (r"(?P<n>\d+) findings, the last (?P<key>.+)", "{n}个信号，最近一个：{key}", "{n} signals, the last {key}"),
+        (
+            r"(?P<key>[\w-]+): silent since (?P<name>[\w-]+) is",
+            "{key} 随 {name} 一起失联",
+            "{key} is silent since {name} is",
+        ),
+    ),
+    "told": _both(
+        (r"(?P<kind>\w+): not reached: (?P<words>.*)", "未能通知到：{words}", "nobody was reached: {words}"),
+        (r"(?P<kind>\w+): (?P<words>.+)", "已通知：{words}", "told: {words}"),
     ),
 }
 

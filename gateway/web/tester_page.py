@@ -135,6 +135,7 @@ def route_tester(console: Console) -> APIRouter:
             communities=offered,
             days=days,
             faults=faults,
+            file_faults=rule_words.FILE_FAULTS,
             refusal=refusal,
             trials=desk.list_own(actor),
             wish_id=secrets.token_hex(16),
@@ -236,6 +237,7 @@ def route_stand(console: Console, router: APIRouter) -> None:
             rule_title=lambda id: _name_rule(console, id, language),
             name_verdict=lambda verdict: pick_word(rule_words.VERDICTS, verdict, language),
             name_fault=lambda fault: pick_word(rule_words.FAULTS, fault, language),
+            tell_fault=lambda what, detail: rule_words.tell_fault(what, detail, language),
             **words(console, language),
         )
 

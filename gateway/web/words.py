@@ -86,6 +86,67 @@ CONTACT_ROLES: Final[Mapping[str, Text]] = {
     "body": {"zh": "责任单位", "en": "responsible body"},
 }
 
+OUTCOMES: Final[Mapping[str, Text]] = {
+    "done": {"zh": "完成", "en": "done"},
+    "repeat": {"zh": "重复提交，未再办理", "en": "sent again, not done twice"},
+    "asked": {"zh": "已受理", "en": "asked for"},
+    "no answer": {"zh": "网关未应答", "en": "no answer"},
+}
+"""What came of an act in the audit log; others stand as they were written."""
+
+REFUSED: Final = {"zh": "已拒绝", "en": "refused"}
+
+
+def lang_of(text: str) -> str:
+    """The language of a text of ours that stands in one language alone, for a screen reader."""
+    return "zh" if any("\u4e00" <= char <= "\u9fff" for char in text) else "en"
+
+
+def name_outcome(outcome: str, language: str) -> str:
+    """An outcome of the audit log in words; behind a refusal stands its stable code."""
+    head, _, code = outcome.partition(": ")
+    if head == "refused":
+        return f"{pick(REFUSED, language)}（{code}）" if language == "zh" else f"refused: {code}"
+    return pick(OUTCOMES.get(outcome, {"zh": outcome, "en": outcome}), language)
+
+
+def is_refused(outcome: str) -> bool:
+    """Whether it says that something was not done."""
+    return outcome not in ("done", "repeat", "asked")
+
+
+PROBLEMS: Final[Mapping[str, Text]] = {
+    "unknown": {"zh": "内容不存在，或不在您的管辖范围内。", "en": "It is not there, or not in your scope."},
+    "no-such-page": {"zh": "网址写错了，或这个页面已经不用。", "en": "The address is wrong, or no longer in use."},
+    "no-such-method": {"zh": "这个网址不能直接打开，请从页面上操作。", "en": "This address is used from a page alone."},
+    "not-allowed": {
+        "zh": "当前角色不能打开此页或办理此事；如需要，请联系安全管理员授权。",
+        "en": "Your role may not do this; the security administrator grants it.",
+    },
+    "cross-site": {
+        "zh": "这次提交不是从本系统的页面发出的，没有办理。",
+        "en": "This did not come from a page of ours; nothing was done.",
+    },
+    "too-often": {"zh": "稍等片刻再试，没有办理。", "en": "Wait a moment; nothing was done."},
+    "too-large": {"zh": "提交的内容太大，没有办理。", "en": "What was sent is too large; nothing was done."},
+    "not-valid": {"zh": "有一项填写不合要求，没有办理。技术说明：", "en": "One field is not valid; nothing was done."},
+    "gateway-away": {
+        "zh": "网关没有应答，没有办理；再提交一次不会重复。",
+        "en": "The gateway does not answer; what is sent again happens once.",
+    },
+    "ledger-down": {"zh": "账本现在不可读写，没有办理。", "en": "The ledger cannot be used now; nothing was done."},
+    "stand-away": {"zh": "试验台没有应答。", "en": "The test stand does not answer."},
+    "busy": {"zh": "同时登录的人太多，请稍后再试。", "en": "Too many sign in at once; try again."},
+    "token-in-url": {
+        "zh": "令牌不能写在网址里：它已被日志记下，请作废并重新生成。",
+        "en": "A token never stands in an address: logs know it now; make a new one.",
+    },
+    "refused": {"zh": "网关没有接受。", "en": "The gateway has refused it."},
+    "key-used": {"zh": "这张表单已用于另一件事，请刷新后重填。", "en": "This form was used already; load it again."},
+    "fault": {"zh": "系统内部出错，已记入日志；没有办理的请再试。", "en": "A fault of ours, which is in the log."},
+}
+"""What stands on the page of an error, by its stable code; programs read the English detail."""
+
 _STEP_ONLY: Final[Mapping[str, Text]] = {
     "resolve": {"zh": "处置反馈", "en": "resolve"},
     "resume": {"zh": "恢复办理", "en": "resume"},
@@ -184,13 +245,13 @@ def show_span(ms: int, language: str) -> str:
     return f"{minutes} min {seconds:02d} s" if minutes else f"{seconds} s"
 
 
-def show_left(due_at: int, now: int) -> str:
-    """What is left of a time limit, for a column: 12:05, 3:07:00, 2d 3h; with a minus when it is over."""
+def show_left(due_at: int, now: int, language: str) -> str:
+    """What is left of a time limit, for a column: 12:05, 3:07:00, 2天3时 or 2d 3h; with a minus when it is over."""
     left = due_at - now
     sign, ms = ("-", -left) if left < 0 else ("", left)
     seconds, minutes, hours, days = ms // 1000 % 60, ms // MINUTE_MS % 60, ms // HOUR_MS, ms // DAY_MS
     if days:
-        return f"{sign}{days}d {hours % 24}h"
+        return f"{sign}{days}天{hours % 24}时" if language == "zh" else f"{sign}{days}d {hours % 24}h"
     if hours:
         return f"{sign}{hours}:{minutes:02d}:{seconds:02d}"
     return f"{sign}{minutes:02d}:{seconds:02d}"

@@ -28,6 +28,21 @@ LEFT = """() => [...document.querySelectorAll('h1, h2, h3, button, label, summar
     .filter(t => /[\\u4e00-\\u9fff]/.test(t))"""
 
 
+FOREIGN = """() => {
+  const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  const found = [];
+  for (let text = texts.nextNode(); text !== null; text = texts.nextNode()) {
+    const home = text.parentElement;
+    if (home.closest('[lang]:not(html), code, pre, textarea, script, style, .digits') !== null) continue;
+    if (home.closest('[hidden], datalist, option') !== null) continue;
+    const words = text.data.match(/[A-Za-z]{2,}(?:[ ,;:]+[A-Za-z]{2,}){2,}/);
+    if (words !== null) found.push(words[0]);
+  }
+  return found;
+}"""
+"""Three English words and more in a row on a Chinese page."""
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def scene(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Scene]:
     """Two days of six communities; one console for the module."""
@@ -107,6 +122,8 @@ async def test_nobody_is_kept_out(browser: Browser, scene: Scene, faults: list[s
         if look["language"] == "en" and not page.is_own_look:
             left = [text for text in await tab.evaluate(LEFT) if not is_name(text)]
             assert left == [], page.route
+        if look["language"] == "zh":
+            assert await tab.evaluate(FOREIGN) == [], page.route
         await context.close()
 
 

@@ -32,9 +32,9 @@ S = 1_000
 BEGAN = 1_795_435_200_000
 ACTOR = Actor("a1", "tao", Role.TESTER, ("370215",))
 PRESS = Expected(
-    "sos-pressed", "一键报警按下", "c001", "sos-1", BEGAN, BEGAN + 300 * S, "ext:21-03", "b1-u1-101", 5 * S
+    "sos-pressed", {"zh": "一键报警按下"}, "c001", "sos-1", BEGAN, BEGAN + 300 * S, "ext:21-03", "b1-u1-101", 5 * S
 )
-PUFF = Expected("smoke-puff", "短暂烟雾", "c001", "smoke-1", BEGAN, BEGAN + 300 * S)
+PUFF = Expected("smoke-puff", {"zh": "短暂烟雾"}, "c001", "smoke-1", BEGAN, BEGAN + 300 * S)
 RUN = Run(
     "a-run-of-the-stand",
     "playing",
@@ -218,7 +218,7 @@ async def test_a_run_that_is_over_stays_as_it_was(tmp_path: Path) -> None:
 
 
 async def test_late_readings_must_open_nothing(tmp_path: Path) -> None:
-    line = LogLine(BEGAN, "late", "agent-1", "temperature as it was 10 minutes ago", "room-1")
+    line = LogLine(BEGAN, "late", "agent-1", "room-1:temperature", "room-1")
     async with watching(tmp_path) as (world, desk, _):
         run = replace(await begin(world, desk, late=1), log=[line], injected={"late": 1})
         world.press()

@@ -13,7 +13,7 @@ from simulators.scenario_file import Part, Sending
 
 
 def instance(*sendings: Sending) -> Instance:
-    return Instance("a", "a", "c001", "agent-c001", "d-1", 0, 1, None, None, sendings)
+    return Instance("a", {"zh": "a"}, "c001", "agent-c001", "d-1", 0, 1, None, None, sendings)
 
 
 def reads(time: int, value: float | bool, unit: str | None = None) -> Sending:

@@ -38,7 +38,9 @@ from tests.simulators.children import children_of, is_running
 
 
 def cause(community: str = "c001", category: str = "ext:21-03", place: str = "c001-plaza") -> Instance:
-    return Instance("sos-pressed", "一键报警按下", community, "agent-001", "d-1", 0, 1, category, place, ())
+    return Instance(
+        "sos-pressed", {"en": "Help button pressed"}, community, "agent-001", "d-1", 0, 1, category, place, ()
+    )
 
 
 def incident(number: int, community: str = "c001", category: str = "ext:21-03", place: str = "c001-plaza") -> Any:

@@ -65,7 +65,7 @@ def test_a_scenario_comes_to_exactly_what_its_file_says(id: str, small: District
 
 
 def test_a_file_that_is_wrong_is_named_with_its_fault(tmp_path: Path) -> None:
-    good = "id: a\ntitle: t\nprofile: lift\nacts: [{at: 0s, reading: fault, value: true}]\n"
+    good = "id: a\ntitle: {zh: t, en: t}\nprofile: lift\nacts: [{at: 0s, reading: fault, value: true}]\n"
     for text, fault in (
         (good + "levle: 3\n", "levle"),
         (good.replace("0s", "soon"), "'soon' is no duration"),

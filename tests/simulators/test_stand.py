@@ -107,7 +107,7 @@ async def test_faults_come_as_often_as_asked(stand: Stand) -> None:
     late = [(line.device, line.detail) for line in run.log if line.what == "late"]
     assert all(device and detail.startswith(f"{device}:") for device, detail in late)
     thrown = [line.detail for line in run.log if line.what == "garbage"]
-    assert {line.rpartition(", ")[0] for line in thrown} == {name for name, _ in GARBAGE}
+    assert {line.rpartition(" ")[0] for line in thrown} == {name for name, _ in GARBAGE}
     stand._look(run.until)
     assert stand.read(ID).state == "done"
 

@@ -75,6 +75,10 @@ async def test_what_is_no_question_is_refused(room: ControlRoom) -> None:
         "by=moon",
     ):
         assert (await li.get(f"/appraisal?{query}")).status_code == 422, query
+    page = (await li.get("/appraisal?from=2026-11-24&to=2026-11-23&by=community")).text
+    assert "结束日期不能早于开始日期" in page
+    assert 'name="from" value="2026-11-24"' in page, "the form keeps what was asked for"
+    assert "/appraisal/export" not in page
 
 
 async def test_a_name_that_looks_like_a_formula_is_text(room: ControlRoom) -> None:

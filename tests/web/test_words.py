@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from babel.messages.catalog import Message
@@ -13,6 +15,7 @@ from hypothesis import strategies as st
 from gateway.core.model import Line
 from gateway.core.moves import VERBS, State
 from gateway.web.languages import LANGUAGES, collect_messages, read_messages
+from gateway.web.rule_words import FILE_FAULTS
 from gateway.web.sentences import Speaker
 from gateway.web.words import (
     DAY_MS,
@@ -20,7 +23,9 @@ from gateway.web.words import (
     LEVELS,
     LINES,
     MINUTE_MS,
+    is_refused,
     name_line,
+    name_outcome,
     name_state,
     name_verb,
     read_input,
@@ -87,14 +92,15 @@ def test_spans_show_their_two_largest_units() -> None:
     span = 3 * MINUTE_MS + 12_000
     assert (show_span(span, "zh"), show_span(span, "en")) == ("3分12秒", "3 min 12 s")
     assert (show_span(2 * HOUR_MS + 5 * MINUTE_MS, "zh"), show_span(4 * DAY_MS, "en")) == ("2小时05分", "4 d 0 h")
-    assert show_left(NOON + span, NOON) == "03:12"
-    assert show_left(NOON - span, NOON) == "-03:12"
-    assert show_left(NOON + 27 * HOUR_MS, NOON) == "1d 3h"
+    assert show_left(NOON + span, NOON, "zh") == "03:12"
+    assert show_left(NOON - span, NOON, "en") == "-03:12"
+    assert show_left(NOON + 27 * HOUR_MS, NOON, "zh") == "1天3时"
+    assert show_left(NOON - 27 * HOUR_MS, NOON, "en") == "-1d 3h"
 
 
 @given(st.integers(min_value=0, max_value=10 * DAY_MS))
 def test_what_is_left_counts_down_second_by_second(ms: int) -> None:
-    shown = show_left(ms, 0)
+    shown = show_left(ms, 0, "zh")
     if ms < DAY_MS:
         parts = [int(part) for part in shown.split(":")]
         seconds = sum(part * 60**place for place, part in enumerate(reversed(parts)))
@@ -130,9 +136,57 @@ def test_the_engines_sentences_are_read_in_chinese(what: str, why: str, said: st
     assert speaker("zh").why(Line(1, NOON, "gateway", what, why)).strip() == said
 
 
-def test_in_english_only_the_times_become_local() -> None:
-    said = speaker("en").why(Line(1, NOON, "gateway", "opened", f"pressed seen: last at {NOON}"))
-    assert said == "pressed seen: last at 20:00:00"
+@pytest.mark.parametrize(
+    ("what", "why", "said"),
+    [
+        ("ring", "call 3: nobody has accepted it yet", "call no. 3 to the duty phone: nobody has accepted it yet"),
+        ("dispatch", "to fire-rescue", "to Fire and rescue"),
+        ("whistle", "需要支援; grid 370215001", "环秀街道 is called 需要支援"),
+        ("remind", "dispatch, for the 1. time", "dispatch, reminder no. 1"),
+        ("opened", f"cable_temperature above 70: 71 at {NOON}", "cable temperature above 70: 71 at 20:00:00"),
+        (
+            "due",
+            "accept by 2026-11-23 20:01 (grid_worker of 370215001): 1min from 2026-11-23 20:00, ends 2026-11-23 20:01",
+            (
+                "accept by 2026-11-23 20:01, up to the grid worker of 环秀街道: "
+                "1min from 2026-11-23 20:00, ends 2026-11-23 20:01"
+            ),
+        ),
+        ("merge", "the same fire", "the same fire"),
+    ],
+)
+def test_the_engines_sentences_are_read_in_english(what: str, why: str, said: str) -> None:
+    assert speaker("en").why(Line(1, NOON, "gateway", what, why)).strip() == said
+
+
+def test_every_fault_of_a_rules_file_has_a_word_in_chinese() -> None:
+    codes = set()
+    for path in Path("gateway/core").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("problem", "Problem", "_Refused")):
+                texts = [a.value for a in node.args if isinstance(a, ast.Constant) and isinstance(a.value, str)]
+                codes |= {text for text in texts if re.fullmatch(r"[a-z]+(-[a-z0-9]+)+", text)}
+    assert codes == FILE_FAULTS.keys()
+
+
+def test_outcomes_of_the_audit_log_are_words() -> None:
+    assert [name_outcome(one, "zh") for one in ("done", "asked", "refused: late")] == [
+        "完成",
+        "已受理",
+        "已拒绝（late）",
+    ]
+    assert [is_refused(one) for one in ("done", "repeat", "asked", "refused: late", "no answer")] == [
+        False,
+        False,
+        False,
+        True,
+        True,
+    ]
+
+
+def test_a_refusal_names_the_grid() -> None:
+    said = speaker("en").refusal("it lies in grid 370215001, which is not below yours")
+    assert said == "it lies in 环秀街道, which is not below yours"
 
 
 @given(st.sampled_from(sorted({*LINES, *VERBS})), st.text(max_size=80))

@@ -4,6 +4,7 @@
 const clocks = (function () {
   const DAY = 86400000;
   const HOUR = 3600000;
+  const isChinese = document.documentElement.lang.startsWith("zh");
   let anchorReal = performance.now();
   let anchor = Date.now();
   let speed = 1;
@@ -31,7 +32,10 @@ const clocks = (function () {
     const seconds = two(Math.floor(span / 1000) % 60);
     const minutes = two(Math.floor(span / 60000) % 60);
     const hours = Math.floor(span / HOUR);
-    if (span >= DAY) return `${sign}${Math.floor(span / DAY)}d ${hours % 24}h`;
+    if (span >= DAY) {
+      const days = Math.floor(span / DAY);
+      return isChinese ? `${sign}${days}天${hours % 24}时` : `${sign}${days}d ${hours % 24}h`;
+    }
     return hours ? `${sign}${hours}:${minutes}:${seconds}` : `${sign}${minutes}:${seconds}`;
   }
 
