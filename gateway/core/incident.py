@@ -235,7 +235,8 @@ def move(incident: Incident, action: OperatorAction, row: Move, now: int) -> Inc
     if incident.accepted_at is None:
         moved = replace(moved, accepted_at=now)
     moved = replace(moved, rung_at=None, acted=incident.revision + 1)
-    return _write(moved, now, Line(len(incident.timeline) + 1, now, action.actor, action.verb, _say(action, moved)))
+    line = Line(len(incident.timeline) + 1, now, action.actor, action.verb, _say(action, moved), action.id)
+    return _write(moved, now, line)
 
 
 def _say(action: OperatorAction, moved: Incident) -> str:

@@ -140,4 +140,4 @@ async def act(ledger: Ledger, door: DoorClient, actor: Actor, incident: Incident
 
 def _was_done(incident: Incident, action: OperatorAction) -> bool:
     """Whether an act that is in the journal was done: one that was refused has left no line."""
-    return any((line.who, line.what) == (action.actor, action.verb) for line in incident.timeline)
+    return any(line.event == action.id for line in incident.timeline)

@@ -155,8 +155,8 @@ class WebhookDesk:
             case "on":
                 await asyncio.to_thread(self._webhooks.switch, id, None, deed)
             case "renew":
-                secret = make_secret()
-                if not await asyncio.to_thread(self._webhooks.renew, id, secret, key, now + OVERLAP_MS, deed):
+                secret, wish = make_secret(), make_event_id("webhook.renew", actor, key, id)
+                if not await asyncio.to_thread(self._webhooks.renew, id, secret, wish, now + OVERLAP_MS, deed):
                     return Hooked(webhook, is_repeat=True)
                 return Hooked(await self.find(actor, id), secret)
             case "test":
@@ -185,7 +185,8 @@ class WebhookDesk:
         LookupError, LedgerDown."""
         await self.find(actor, id)
         deed = self._deed(actor, where, "webhook.again", id, delivery)
-        is_found = await asyncio.to_thread(self._webhooks.send_again, id, delivery, key, self._clock(), deed)
+        wish = make_event_id("webhook.again", actor, key, id, delivery)
+        is_found = await asyncio.to_thread(self._webhooks.send_again, id, delivery, wish, self._clock(), deed)
         if self._courier is not None:
             self._courier.kick()
         return is_found

@@ -254,6 +254,22 @@ async def test_the_description_has_every_route_with_an_example_and_only_what_exi
     assert referred <= names
 
 
+async def test_a_refused_act_that_comes_again_is_refused_again_though_the_same_was_done_before(
+    room: ControlRoom, program: httpx.AsyncClient
+) -> None:
+    pressed = await room.press()
+    path = f"/incidents/{pressed.id}/acts"
+    wish = {"verb": "dispatch", "body": "fire-rescue", "revision": pressed.revision}
+
+    done = await program.post(path, json=wish, headers={"Idempotency-Key": "a" * 32})
+    once = await program.post(path, json=wish, headers={"Idempotency-Key": "b" * 32})
+    again = await program.post(path, json=wish, headers={"Idempotency-Key": "b" * 32})
+    same = await program.post(path, json=wish, headers={"Idempotency-Key": "a" * 32})
+
+    assert (done.status_code, same.status_code) == (200, 200)
+    assert code_of(once) == code_of(again) == (409, "late")
+
+
 async def test_the_map_the_wall_and_the_heat_are_there_for_programs(room: ControlRoom) -> None:
     program = client_of(room, "whole", Role.DISPATCHER, wanted=tuple(Permission))
     await until(lambda: room.app.state.console.atlas.spots)
