@@ -102,7 +102,7 @@ class Speaker(Struct, frozen=True):
             case "step" | "verb":
                 return name_step(text, self.language)
             case "grid":
-                return self.grid_name(text)
+                return pick(_HERE, self.language) if text == ANYWHERE else self.grid_name(text)
             case "role":
                 return name_role(text, self.language)
             case "state":
@@ -147,6 +147,10 @@ class _Blank(dict[str, str]):
         return ""
 
 
+ANYWHERE: Final = "all"
+"""Stands in a sentence for the grid of a community that lies in none."""
+
+_HERE: Final = {"zh": "本小区", "en": "the community"}
 _GRID: Final = re.compile(r"\bgrid (\d{6,})\b")
 _MOMENT: Final = re.compile(r"\b1\d{12}\b")
 _DATE: Final = r"\d{4}-\d\d-\d\d \d\d:\d\d"

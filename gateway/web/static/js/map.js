@@ -537,6 +537,7 @@
     holder.classList.toggle("is-near", map.getZoom() >= 14);
     holder.classList.toggle("is-far", map.getZoom() < 10);
   }
+  new ResizeObserver(() => map.invalidateSize({ pan: false })).observe(holder);
   map.on("zoomend", tellZoom);
   map.setView([36.45, 120.5], 10);
   take(await read());
