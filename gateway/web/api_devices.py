@@ -20,10 +20,7 @@ from gateway.runtime.signals import list_points, read_recent
 from gateway.runtime.silencing import bring_silence
 from gateway.web.access import authorise, gate_of
 from gateway.web.api_incidents import Body, Key, Limit, Moment, ReadingName, respond_json
-from gateway.web.console import Console
-from gateway.web.device_page import ALARM_MS, POINTS
-from gateway.web.device_view import find_community, offer_places, read_sick, record, veil
-from gateway.web.openapi import (
+from gateway.web.api_values import (
     AskList,
     ChapterList,
     CommunityPage,
@@ -33,9 +30,11 @@ from gateway.web.openapi import (
     Registered,
     RegisteredList,
     SignalList,
-    answers,
-    errors,
 )
+from gateway.web.console import Console
+from gateway.web.device_page import ALARM_MS, POINTS
+from gateway.web.device_view import find_community, offer_places, read_sick, record, veil
+from gateway.web.openapi import answers, errors
 from gateway.web.problems import Problem, away, unknown
 
 Seer = Annotated[Actor, Depends(authorise(Permission.REGISTRY_SEE))]

@@ -23,10 +23,11 @@ from gateway.runtime.board import Change, Filter
 from gateway.runtime.door import DoorClosed, DoorRefused
 from gateway.runtime.handing_over import read_shift
 from gateway.web.access import authorise, demand_cover
+from gateway.web.api_values import IncidentCurve, Leaf, Point, Why
 from gateway.web.board_page import read_filter
 from gateway.web.console import Console
 from gateway.web.incident_page import NO_ANSWER, record_act
-from gateway.web.openapi import EVENTS, EXAMPLE, IncidentCurve, Leaf, Point, Why, answers, errors
+from gateway.web.openapi import EVENTS, EXAMPLE, answers, errors
 from gateway.web.problems import RETRY, Problem, away, unknown
 from gateway.web.readings import list_marks, read_points, span_of
 from gateway.web.rendering import key_of

@@ -12,11 +12,7 @@ from gateway.runtime.access import Actor, Permission
 from gateway.web.access import authorise
 from gateway.web.api_devices import Place
 from gateway.web.api_incidents import respond_json
-from gateway.web.console import Console
-from gateway.web.device_view import find_community, look
-from gateway.web.heat import Tallies, Warm, read_heat, read_warm_places
-from gateway.web.map_page import Counting, Node, draw_devices
-from gateway.web.openapi import (
+from gateway.web.api_values import (
     DevicePoints,
     GridCount,
     GridCountList,
@@ -24,12 +20,14 @@ from gateway.web.openapi import (
     HeatRow,
     HeatTable,
     MapView,
-    Spot,
     TownShare,
     WallFigures,
-    answers,
-    errors,
 )
+from gateway.web.console import Console
+from gateway.web.device_view import find_community, look
+from gateway.web.heat import Tallies, Warm, read_heat, read_warm_places
+from gateway.web.map_page import Counting, Node, draw_devices
+from gateway.web.openapi import answers, errors
 from gateway.web.problems import away, unknown
 from gateway.web.wall_page import Wall
 
@@ -52,9 +50,8 @@ def route_map_api(console: Console, tallies: Tallies, wall: Wall) -> APIRouter:
         """The communities of one's scope with their position, open incidents and the health of their devices, and the
         grids from the district to the centres. The incidents themselves are those of ``/incidents``."""
         counting = Counting(console, actor)
-        spots = [Spot(**msgspec.structs.asdict(marker), health=marker.health) for marker in counting.markers]
         nodes = [*counting.first(), *counting.departments()]
-        return respond_json(MapView(spots, [tell_grid(node) for node in nodes], console.board.position))
+        return respond_json(MapView(counting.markers, [tell_grid(node) for node in nodes], console.board.position))
 
     @router.get("/map/grids/{code}", responses={**answers("GridCountList", "they"), **errors(404, 422)})
     async def list_grids(actor: Seer, code: Grid) -> Response:

@@ -17,8 +17,9 @@ from gateway.runtime.audit import verify_log
 from gateway.web.access import authorise, gate_of
 from gateway.web.api_incidents import Limit, respond_json
 from gateway.web.api_rules import read_day
+from gateway.web.api_values import AccountLine, AccountPage, AuditLine, AuditPage
 from gateway.web.device_view import record
-from gateway.web.openapi import AccountLine, AccountPage, AuditLine, AuditPage, answers, errors
+from gateway.web.openapi import answers, errors
 
 Auditor = Annotated[Actor, Depends(authorise(Permission.AUDIT_SEE))]
 Officer = Annotated[Actor, Depends(authorise(Permission.ACCOUNTS_SEE))]

@@ -14,9 +14,10 @@ from gateway.runtime.door import DoorClosed
 from gateway.runtime.stand import Run, RunWish, StandAway, StandRefused
 from gateway.web.access import authorise
 from gateway.web.api_incidents import WHOLE, Body, Key, respond_json
+from gateway.web.api_values import RunSignal, RunSignalList, RunWatched
 from gateway.web.console import Console
 from gateway.web.device_view import find_community, record
-from gateway.web.openapi import RunSignal, RunSignalList, RunWatched, answers, errors
+from gateway.web.openapi import answers, errors
 from gateway.web.problems import Problem
 from gateway.web.tester_page import MOST_FAULTS, find_run, read_run_signals, stand_away
 

@@ -14,8 +14,9 @@ from gateway.runtime.calls import NEED_TITLES, Call, Calls, Need
 from gateway.runtime.ports import Ledger
 from gateway.web.access import authorise, demand_cover, gate_of
 from gateway.web.api_incidents import Id, respond_json
+from gateway.web.api_values import CallerLine, CallerList
 from gateway.web.languages import choose_language, pick
-from gateway.web.openapi import CallerLine, CallerList, answers, errors
+from gateway.web.openapi import answers, errors
 from gateway.web.pages import Pages
 from gateway.web.problems import unknown
 from gateway.web.words import show_full, show_span

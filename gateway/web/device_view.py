@@ -19,9 +19,9 @@ from gateway.runtime.help_pages import PROFILE
 from gateway.runtime.sick import Patient, list_sick
 from gateway.web import device_words
 from gateway.web.access import demand_cover, gate_of
+from gateway.web.api_values import PlaceChoice
 from gateway.web.console import Console
 from gateway.web.languages import pick
-from gateway.web.openapi import PlaceChoice
 from gateway.web.problems import Problem, unknown
 from gateway.web.words import DEVICE_STATES
 

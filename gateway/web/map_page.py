@@ -14,6 +14,7 @@ from gateway.core.present import Present
 from gateway.runtime.access import Actor, Permission
 from gateway.runtime.board import Filter
 from gateway.web.access import authorise
+from gateway.web.api_values import Spot
 from gateway.web.console import Console
 from gateway.web.device_view import find_community, look, offer_places, read_sick, words
 from gateway.web.device_words import AILMENTS, GRAVE, pick_word
@@ -57,26 +58,12 @@ class Node(Struct):
     """(lon, lat) of what lies in it; borders nobody has drawn."""
 
 
-class Marker(Struct):
-    """A community as the map shows it. ``levels`` are its open incidents by level; ``sick`` are devices that an open
-    maintenance notice is about, ``silent`` sources that are not there."""
-
-    id: str
-    name: str
-    lon: float
-    lat: float
-    grids: tuple[str, ...]
-    devices: int
-    sick: int
-    silent: int
-    levels: dict[str, int]
-
-    @property
-    def health(self) -> str:
-        """``good``, ``poor`` (some devices are sick), or ``bad`` (a source is silent, or one in ten is sick)."""
-        if self.silent or (self.sick and self.sick * 10 >= self.devices):
-            return "bad"
-        return "poor" if self.sick else "good"
+def judge_health(devices: int, sick: int, silent: int) -> str:
+    """How a community's devices are: ``good``, ``poor`` (some are sick), or ``bad`` (a source is silent, or one in ten
+    is sick)."""
+    if silent or (sick and sick * 10 >= devices):
+        return "bad"
+    return "poor" if sick else "good"
 
 
 def route_map(console: Console, tallies: Tallies) -> APIRouter:
@@ -88,7 +75,7 @@ def route_map(console: Console, tallies: Tallies) -> APIRouter:
         """The page: what it shows as a map stands beside it as a list."""
         counting = Counting(console, actor)
         heat = await read_heat(console, tallies, actor, int(days or 0), category)
-        homes: dict[str, list[Marker]] = {}
+        homes: dict[str, list[Spot]] = {}
         for marker in counting.markers:
             homes.setdefault(marker.grids[-1] if marker.grids else "", []).append(marker)
         return await console.respond(
@@ -107,10 +94,6 @@ def route_map(console: Console, tallies: Tallies) -> APIRouter:
         centres whose numbers are shown, too."""
         language, position = choose_language(request), console.board.position
         counting = Counting(console, actor)
-        markers = [
-            {**{name: getattr(marker, name) for name in marker.__struct_fields__}, "health": marker.health}
-            for marker in counting.markers
-        ]
         cases = [draw_case(i, language) for i in console.board.select(actor.covers, Filter()) if i.lon is not None]
         shown = [*counting.first(), *counting.departments(), *counting.at(code for code in open.split(",") if code)]
         nodes = {
@@ -123,7 +106,7 @@ def route_map(console: Console, tallies: Tallies) -> APIRouter:
             for node in shown
         }
         towns = {node.grid.code: node.grid.name for node in shown if node.grid.level is GridLevel.TOWN}
-        body = {"communities": markers, "cases": cases, "towns": towns, "nodes": nodes, "position": position}
+        body = {"communities": counting.markers, "cases": cases, "towns": towns, "nodes": nodes, "position": position}
         return Response(msgspec.json.encode(body), media_type="application/json")
 
     @router.get("/map/grids/{code}")
@@ -183,22 +166,25 @@ class Counting:
                 self._inside.setdefault(code, []).append(id)
 
     @property
-    def markers(self) -> list[Marker]:
+    def markers(self) -> list[Spot]:
         """The communities, by name."""
-        found = [
-            Marker(
-                id=id,
-                name=spot.community.name,
-                lon=spot.lon,
-                lat=spot.lat,
-                grids=spot.community.grids,
-                devices=spot.devices,
-                sick=len(self._sick.get(id, ())),
-                silent=spot.silent,
-                levels=self._levels.get(id) or _no_levels(),
+        found = []
+        for id, spot in self._spots.items():
+            sick = len(self._sick.get(id, ()))
+            found.append(
+                Spot(
+                    id=id,
+                    name=spot.community.name,
+                    lon=spot.lon,
+                    lat=spot.lat,
+                    grids=spot.community.grids,
+                    devices=spot.devices,
+                    sick=sick,
+                    silent=spot.silent,
+                    levels=self._levels.get(id) or _no_levels(),
+                    health=judge_health(spot.devices, sick, spot.silent),
+                )
             )
-            for id, spot in self._spots.items()
-        ]
         return sorted(found, key=lambda marker: marker.name)
 
     def shows(self, code: str) -> bool:

@@ -22,12 +22,12 @@ from gateway.runtime.board import Counts, Filter
 from gateway.runtime.ports import LedgerDown
 from gateway.runtime.today import Day, Today
 from gateway.web.access import authorise
+from gateway.web.api_values import Health
 from gateway.web.assets import Assets
 from gateway.web.console import Console
 from gateway.web.heat import WEIGHTS
 from gateway.web.languages import choose_language
 from gateway.web.map_page import Counting, Node
-from gateway.web.openapi import Health
 from gateway.web.rendering import Scope, scope_of
 from gateway.web.stream import LIFE_S, PULSE_S, RETRY_MS, event, stream
 
