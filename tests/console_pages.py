@@ -74,6 +74,7 @@ async def open_why(tab: Tab) -> None:
     """Why it fired."""
     await tab.click("#incident-why > summary")
     await tab.wait_for_selector(".leaf")
+    await tab.evaluate("window.scrollTo(0, 0)")
 
 
 async def open_desk(tab: Tab) -> None:

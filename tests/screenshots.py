@@ -105,6 +105,7 @@ async def _take(browser: Browser, desk: Tab, scene: Scene, page: Page, shot: Sho
 
 QUANTISE: Final = """
 async ([picture, most]) => {
+  const RARE = 64;  // of the palette's colours: those that would change the most without them, as a small green dot
   const bytes = Uint8Array.from(atob(picture), (char) => char.charCodeAt(0));
   const image = await createImageBitmap(new Blob([bytes], { type: "image/png" }));
   const context = new OffscreenCanvas(image.width, image.height).getContext("2d");
@@ -115,17 +116,31 @@ async ([picture, most]) => {
     const code = (pixels[at] << 16) | (pixels[at + 1] << 8) | pixels[at + 2];
     counts.set(code, (counts.get(code) || 0) + 1);
   }
-  const palette = [...counts].sort((one, other) => other[1] - one[1]).slice(0, most).map(([code]) => code);
+  const distance = (one, other) => {
+    const red = (one >> 16) - (other >> 16);
+    const green = ((one >> 8) & 255) - ((other >> 8) & 255);
+    const blue = (one & 255) - (other & 255);
+    return red * red + green * green + blue * blue;
+  };
+  const palette = [...counts].sort((one, other) => other[1] - one[1]).slice(0, most - RARE).map(([code]) => code);
+  const far = new Map();
+  for (const code of counts.keys()) far.set(code, Math.min(...palette.map((known) => distance(code, known))));
+  while (palette.length < Math.min(most, counts.size)) {
+    let [best, worst] = [-1, -1];
+    for (const [code, gap] of far) {
+      const harm = gap * counts.get(code);
+      if (harm > worst) [best, worst] = [code, harm];
+    }
+    palette.push(best);
+    for (const code of far.keys()) far.set(code, Math.min(far.get(code), distance(code, best)));
+  }
   const nearest = new Map();
   for (const code of counts.keys()) {
     let best = 0;
     let least = Infinity;
     palette.forEach((known, place) => {
-      const red = (code >> 16) - (known >> 16);
-      const green = ((code >> 8) & 255) - ((known >> 8) & 255);
-      const blue = (code & 255) - (known & 255);
-      const far = red * red + green * green + blue * blue;
-      if (far < least) [best, least] = [place, far];
+      const gap = distance(code, known);
+      if (gap < least) [best, least] = [place, gap];
     });
     nearest.set(code, best);
   }
@@ -144,8 +159,9 @@ async ([picture, most]) => {
 
 
 async def shrink(desk: Tab, picture: bytes) -> bytes:
-    """A PNG with a palette of the most frequent colours; all others become the nearest of them. A page has a few dozen
-    colours and the many between a letter and its ground, so that nobody sees the difference. ``desk`` is any page."""
+    """A PNG with a palette of the most frequent colours, and of those that would be missed; all others become the
+    nearest of them. A page has a few dozen colours and the many between a letter and its ground, so that nobody sees
+    the difference. ``desk`` is any page."""
     counted = await desk.evaluate(QUANTISE, [base64.b64encode(picture).decode(), COLOURS])
     head = struct.pack(">IIBBBBB", counted["width"], counted["height"], 8, 3, 0, 0, 0)
     palette = b"".join(code.to_bytes(3, "big") for code in counted["palette"])
