@@ -61,6 +61,29 @@ async def test_from_the_district_down_to_one_device(room: ControlRoom, visit: Vi
     await expect(page.locator("[data-grid='370215901001']")).to_be_visible()
 
 
+async def test_what_one_reads_on_the_map_stays_open_while_it_is_read_again(room: ControlRoom, visit: Visit) -> None:
+    pressed = await room.press("sos-1", "c001")
+    page = await visit("li", "/map")
+    await live(page)
+    await page.click(".pin.is-critical")
+    popup = page.locator(f".leaflet-popup a[href='/incidents/{pressed.id}']")
+    await expect(popup).to_be_visible()
+    async with page.expect_response(lambda answer: "/map/data" in answer.url, timeout=20_000):
+        await room.press("sos-1", "c002")
+    await expect(page.locator(".pin.is-critical, .cluster.is-critical")).not_to_have_count(1)
+    await expect(popup).to_be_visible()
+
+    await page.locator("[data-grid='370215001'] .grid-name").click()
+    await page.locator("[data-grid='370215001001'] .grid-name").click()
+    await page.locator("[data-community=c001] .grid-name").click()
+    await page.locator(".leaflet-units-pane .unit").last.click()
+    row = page.locator(".leaflet-popup .unit-row").first
+    await expect(row).to_be_visible()
+    async with page.expect_response(lambda answer: "/map/data" in answer.url, timeout=20_000):
+        await room.press("sos-2", "c002")
+    await expect(row).to_be_visible()
+
+
 async def test_numbers_and_health_follow_while_somebody_looks(room: ControlRoom, visit: Visit) -> None:
     page = await visit("li", "/map")
     await live(page)

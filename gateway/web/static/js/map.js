@@ -103,13 +103,19 @@
     spots.addLayer(marker);
   }
 
+  /** An open incident, new or changed; one that stands as it stood stays, with what is open of it. */
   function putCase(one) {
+    const told = JSON.stringify(one);
+    const old = known.get(one.id);
+    if (old && old.options.told === told) return;
+    const isOpen = old !== undefined && old.isPopupOpen();
     dropCase(one.id);
     const marker = L.marker([one.lat, one.lon], {
       icon: L.divIcon({ className: `pin is-${one.level}`, iconSize: [18, 18] }),
       title: `${one.level_name} ${one.title}`,
       alt: `${one.level_name} ${one.title}`,
       rank: RANK[one.level],
+      told,
       pane: "cases",
     });
     marker.bindPopup(() => {
@@ -120,6 +126,7 @@
     });
     known.set(one.id, marker);
     cases.addLayer(marker);
+    if (isOpen) marker.openPopup();
   }
 
   function dropCase(id) {
@@ -258,7 +265,10 @@
     }
     const { points, elsewhere } = await answer.json();
     if (unitsOf !== id) return;
+    const taken = [...known.values()].map((marker) => marker.getLatLng());
     points.forEach((point) => {
+      // Where an incident lies, the devices stand beside it.
+      const isBeside = taken.some((at) => at.equals([point.lat, point.lon]));
       const rank = Math.max(...point.devices.map((one) => HEALTH.indexOf(one.health)));
       const title = `${point.name} · ${words.devices} ${point.devices.length}`;
       const marker = L.marker([point.lat, point.lon], {
@@ -266,6 +276,7 @@
           className: `unit is-${HEALTH[rank]}`,
           html: point.devices.length > 1 ? String(point.devices.length) : "",
           iconSize: [20, 20],
+          iconAnchor: isBeside ? [-12, 10] : [10, 10],
         }),
         title,
         alt: title,
@@ -481,7 +492,9 @@
       if (document.hidden) return;
       try {
         take(await read());
-        if (unitsOf !== "" && map.hasLayer(units)) await showUnits(unitsOf);
+        // Whoever reads which devices lie in a point goes on reading.
+        const isRead = units.getLayers().some((mark) => mark.isPopupOpen());
+        if (unitsOf !== "" && map.hasLayer(units) && !isRead) await showUnits(unitsOf);
       } catch {
         // The stream says that the link is gone.
       }
