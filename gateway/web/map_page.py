@@ -154,10 +154,6 @@ class Counting:
             sick.setdefault(notice.community, set()).update(notice.devices or (notice.key,))
         self._spots = {id: s for id, s in console.atlas.spots.items() if actor.covers(id, s.community.grids)}
         self._sick = sick
-        self._below: dict[str, list[str]] = {}
-        for grid in self._names.grids.values():
-            if grid.parent is not None:
-                self._below.setdefault(grid.parent, []).append(grid.code)
         self._inside: dict[str, list[str]] = {}
         """Communities by the code of a grid that they lie in, with a part at least."""
         for id, spot in self._spots.items():
@@ -194,33 +190,31 @@ class Counting:
 
     def first(self) -> list[Node]:
         """District, towns and centres with communities in them, each below its parent."""
-        return [
-            self._count(grid)
-            for code, grid in sorted(self._names.grids.items())
-            if grid.level in FIRST and code in self._inside
-        ]
+        grids = self._names.grids
+        inside = sorted(code for code in self._inside if code in grids and grids[code].level in FIRST)
+        return [self._count(grids[code]) for code in inside]
 
     def departments(self) -> list[Node]:
         """The departments, which have grids of their own (专属网格)."""
-        grids = self._names.grids.values()
-        found = [g for g in grids if g.level is GridLevel.DEPARTMENT and self.shows(g.code)]
-        return [self._count(grid) for grid in sorted(found, key=lambda grid: grid.code)]
+        grids = self._names.grids
+        roots = [code for code, grid in grids.items() if grid.parent is None]
+        second = [grids[code] for root in roots for code in self._names.below.get(root, ())]
+        return [self._count(g) for g in second if g.level is GridLevel.DEPARTMENT and self.shows(g.code)]
 
     def below(self, code: str) -> list[Node]:
         """The grids right below one that have not been listed with the first."""
-        return [self._count(self._names.grids[one]) for one in self._list_below(code)]
+        found = (self._names.grids[one] for one in self._names.below.get(code, ()) if self.shows(one))
+        return [self._count(grid) for grid in found if grid.level not in FIRST]
 
     def at(self, codes: Any) -> list[Node]:
         """Those of these grids that the actor may see."""
         return [self._count(self._names.grids[code]) for code in codes if self.shows(code)]
 
-    def _list_below(self, code: str) -> list[str]:
-        below = self._below.get(code, ())
-        return sorted(one for one in below if self._names.grids[one].level not in FIRST and self.shows(one))
-
     def _count(self, grid: Grid) -> Node:
         levels = self._levels.get(grid.code) or _no_levels()
-        node = Node(grid, DEPTHS[grid.level], levels, has_more=bool(self._list_below(grid.code)))
+        below = self._names.below.get(grid.code, ())
+        has_more = any(self._names.grids[one].level not in FIRST for one in below[:1])
+        node = Node(grid, DEPTHS[grid.level], levels, has_more=has_more)
         points: set[tuple[float, float]] = set()
         for id in self._inside.get(grid.code, ()):
             spot = self._spots[id]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from functools import cached_property
 from typing import Final
 
 from msgspec import Struct
@@ -19,11 +20,20 @@ _OFFERED: Final = {GridLevel.DISTRICT: 0, GridLevel.TOWN: 1, GridLevel.CENTRE: 2
 """Levels of the grid by which one filters, and how deep they stand in a list; thousands of base grids help nobody."""
 
 
-class Names(Struct):
+class Names(Struct, frozen=True, dict=True):
     """What things are called. A code that has no name stands for itself."""
 
     grids: dict[str, Grid] = {}
     communities: dict[str, Community] = {}
+
+    @cached_property
+    def below(self) -> dict[str, list[str]]:
+        """The codes of the grids right below each grid, in order."""
+        found: dict[str, list[str]] = {}
+        for code, grid in sorted(self.grids.items(), key=lambda pair: pair[0]):
+            if grid.parent is not None:
+                found.setdefault(grid.parent, []).append(code)
+        return found
 
     def grid(self, code: str) -> str:
         """A grid's name."""

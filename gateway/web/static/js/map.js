@@ -307,6 +307,7 @@
     rows.forEach((row) => { row.dataset.lazy = ""; });
     const before = below(node.dataset.grid);
     (before[before.length - 1] || node).after(...rows);
+    if (rows.length + before.length === 0) node.querySelector(".grid-name").removeAttribute("aria-expanded");
   }
 
   function fold(node, isOpen) {
