@@ -92,19 +92,22 @@ def route_appraisal(console: Console) -> APIRouter:
         since, until = since or str(today.replace(day=1)), until or str(today)
         asked = {"by": str(by), "from": since, "to": until, "grid": grid, "level": level or "", "every": every}
         answer: Answer | None = None
+        wrong = ""
         try:
-            first, last = _read_day(since), _read_day(until)
+            first, last = _read_day("from", since), _read_day("to", until)
             answer = await ask(console, actor, make_question(console, actor, by, first, last, grid, level or "", every))
         except Problem as problem:
             # What is no question is mended in the form; what is not there, or not one's own, is not.
             if problem.status_code != 422:
                 raise
+            wrong = str(problem.more.get("field", ""))
         rows = answer.appraisal.rows if answer is not None else []
         return await console.respond(
             request,
             "appraisal.html",
             200 if answer is not None else 422,
             asked=asked,
+            wrong=wrong,
             query=urlencode({name: value for name, value in asked.items() if value}),
             rows=rows[:SHOWN],
             number=len(rows),
@@ -137,18 +140,20 @@ def make_question(
     console: Console, actor: Actor, by: By, first: date, last: date, grid: str, level: str, every: str
 ) -> Question:
     """The question about whole local days. Raises Problem: 404 for a grid outside the scope, 422 for what is no
-    question."""
+    question, with the ``field`` that is at fault."""
     if level and (by is not By.GRID or level not in set(GridLevel)):
-        raise Problem(422, "not-valid", f"level goes with by=grid, and is one of {', '.join(GridLevel)}")
+        detail = f"level goes with by=grid, and is one of {', '.join(GridLevel)}"
+        raise Problem(422, "not-valid", detail, field="level")
     if every and every not in set(Every):
-        raise Problem(422, "not-valid", f"every is one of {', '.join(Every)}")
+        raise Problem(422, "not-valid", f"every is one of {', '.join(Every)}", field="every")
     if grid:
         _demand_grid(console, actor, grid)
     if not (YEARS[0] <= first.year and last.year <= YEARS[1]):
-        raise Problem(422, "not-valid", f"from and to are days of the years {YEARS[0]} to {YEARS[1]}")
+        field = "from" if first.year < YEARS[0] else "to"
+        raise Problem(422, "not-valid", f"from and to are days of the years {YEARS[0]} to {YEARS[1]}", field=field)
     since, until = day_start(first), day_start(last) + DAY_MS
     if not 0 < until - since <= LONGEST_MS:
-        raise Problem(422, "not-valid", "to is not before from, and a year is the longest period")
+        raise Problem(422, "not-valid", "to is not before from, and a year is the longest period", field="to")
     return Question(by, since, until, grid, GridLevel(level) if level else None, Every(every) if every else None)
 
 
@@ -183,11 +188,11 @@ def _is_of_district(console: Console, actor: Actor) -> bool:
     return any(code in grids and grids[code].level is GridLevel.DISTRICT for code in actor.grids)
 
 
-def _read_day(text: str) -> date:
+def _read_day(field: str, text: str) -> date:
     try:
         return date.fromisoformat(text)
     except ValueError as error:
-        raise Problem(422, "not-valid", "from and to are days, such as 2026-11-01") from error
+        raise Problem(422, "not-valid", "from and to are days, such as 2026-11-01", field=field) from error
 
 
 def _name(console: Console, by: By, row: Figures, language: str) -> str:

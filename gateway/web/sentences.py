@@ -84,7 +84,7 @@ class Speaker(Struct, frozen=True):
     def arithmetic(self, how: str) -> str:
         """How a deadline was computed."""
         if self.language != "zh":
-            return how
+            return _AMOUNT_FROM.sub(lambda found: self.limit(found[0]), how)
         said = how
         for pattern, replacement in _ARITHMETIC:
             said = pattern.sub(replacement, said)
@@ -92,10 +92,11 @@ class Speaker(Struct, frozen=True):
 
     def limit(self, limit: str) -> str:
         """A limit as the policy's file has it, in words."""
-        found = re.fullmatch(r"(\d+)(min|h|wh|d|wd)", limit)
+        found = _AMOUNT.fullmatch(limit)
         if found is None:
             return limit
-        return pick(_LIMITS[found[2]], self.language).format(found[1])
+        said = pick(_LIMITS[found[2]], self.language).format(found[1])
+        return said.removesuffix("s") if found[1] == "1" else said
 
     def _word(self, name: str, text: str) -> str:
         match name.rstrip("2"):
@@ -152,6 +153,8 @@ ANYWHERE: Final = "all"
 
 _HERE: Final = {"zh": "本小区", "en": "the community"}
 _GRID: Final = re.compile(r"\bgrid (\d{6,})\b")
+_AMOUNT: Final = re.compile(r"\b(\d+)(min|h|wh|d|wd)\b")
+_AMOUNT_FROM: Final = re.compile(_AMOUNT.pattern + r"(?= from )")
 _MOMENT: Final = re.compile(r"\b1\d{12}\b")
 _DATE: Final = r"\d{4}-\d\d-\d\d \d\d:\d\d"
 

@@ -77,6 +77,11 @@ async def test_what_is_no_question_is_refused(room: ControlRoom) -> None:
         assert (await li.get(f"/appraisal?{query}")).status_code == 422, query
     page = (await li.get("/appraisal?from=2026-11-24&to=2026-11-23&by=community")).text
     assert "结束日期不能早于开始日期" in page
+    assert 'name="to" value="2026-11-23" required aria-invalid="true" aria-describedby="wrong"' in page
+    assert page.count("aria-invalid") == 1, "the fault stands at its field"
+    odd = (await li.get("/appraisal?from=2026-11-24&to=2026-11-24&every=hour")).text
+    assert "请从列表中选择" in odd
+    assert 'name="every" aria-invalid="true"' in odd
     assert 'name="from" value="2026-11-24"' in page, "the form keeps what was asked for"
     assert "/appraisal/export" not in page
 

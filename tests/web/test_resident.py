@@ -453,6 +453,11 @@ async def test_a_score_is_one_of_five_and_only_when_the_case_is_closed(house: Wa
     for score in ("0", "6", "", "5; drop", "５"):
         assert (await house.client.post(rating, data={"score": score}, headers=JSON)).status_code == 422, score
     assert (await house.client.post(rating, data={"score": "5"}, headers=JSON)).status_code == 409
+    broken = await house.client.post(
+        rating, content=b"--x", headers={"Content-Type": "multipart/form-data; boundary=x"}
+    )
+    assert broken.status_code == 422
+    assert "需要帮助请直接打电话" in broken.text, "a resident's page, and not the console's"
 
 
 async def test_a_receipt_tells_number_times_and_state_and_nothing_else(house: Wall) -> None:

@@ -149,8 +149,21 @@ def test_the_engines_sentences_are_read_in_chinese(what: str, why: str, said: st
             "accept by 2026-11-23 20:01 (grid_worker of 370215001): 1min from 2026-11-23 20:00, ends 2026-11-23 20:01",
             (
                 "accept by 2026-11-23 20:01, up to the grid worker of 环秀街道: "
-                "1min from 2026-11-23 20:00, ends 2026-11-23 20:01"
+                "1 min from 2026-11-23 20:00, ends 2026-11-23 20:01"
             ),
+        ),
+        (
+            "due",
+            "close by 2026-11-25 17:00 (dispatcher of 370215001): 1wd from 2026-11-23 20:00, ends 2026-11-25 17:00",
+            (
+                "close by 2026-11-25 17:00, up to the dispatcher of 环秀街道: "
+                "1 working day from 2026-11-23 20:00, ends 2026-11-25 17:00"
+            ),
+        ),
+        (
+            "dispatch",
+            "nobody has answered the call back within 4wh; to fire-rescue",
+            "nobody called back within 4 working hours: sent to Fire and rescue",
         ),
         ("merge", "the same fire", "the same fire"),
     ],

@@ -75,7 +75,9 @@
   const points = new Set(placed.map((option) => `${option.dataset.lon},${option.dataset.lat}`));
   if (points.size < 2) return;
   holder.hidden = false;
-  const map = L.map(holder, { attributionControl: false, minZoom: 10, maxZoom: 20, zoomSnap: 0.5 });
+  const map = L.map(holder, { zoomControl: false, attributionControl: false, minZoom: 10, maxZoom: 20, zoomSnap: 0.5 });
+  const { zoomIn, zoomOut } = holder.dataset;
+  L.control.zoom({ zoomInTitle: zoomIn, zoomOutTitle: zoomOut }).addTo(map);
   const marks = new Map();
   const style = getComputedStyle(document.documentElement);
   placed.forEach((option) => {
