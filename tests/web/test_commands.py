@@ -112,7 +112,7 @@ async def test_from_the_question_to_the_outcome(room: ControlRoom) -> None:
     assert "关阀 → gas-1：闻到燃气味" in page
     assert "已执行 as asked" in page
     li.client.cookies.set("language", "en")
-    assert "Close the valve → gas-1; 闻到燃气味" in (await li.get(f"/incidents/{pressed.id}")).text
+    assert "Close the valve → gas-1: 闻到燃气味" in (await li.get(f"/incidents/{pressed.id}")).text
     [deed] = [row.deed for row in room.accounts.find_audit(AuditFilter(what="command.give"), 9)][:1]
     assert (deed.who, deed.about, deed.outcome) == ("li", pressed.number, "done")
     assert "close_valve → gas-1" in deed.detail

@@ -264,7 +264,7 @@ async def test_the_auditor_sees_who_did_what_from_where(house: House) -> None:
     visitor = await visit(house, Role.AUDITOR, "/audit?what=sign-in&refused=1")
 
     assert "10.7.7.7" in visitor.page
-    assert "refused: wrong" in visitor.page
+    assert "已拒绝（wrong）" in visitor.page
     assert "account.grant" not in visitor.page
     assert house.deeds()[0].what == "audit.see"
 
