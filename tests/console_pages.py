@@ -284,6 +284,13 @@ PARTS: Final = {
 # --- the scene ----------------------------------------------------------------------------------------------------
 
 
+WINDOWS: Final = ("年度检测", "更换电池")
+"""Why devices are silenced."""
+
+HOOK: Final = "镇街值班系统"
+"""Who is told of incidents."""
+
+
 class Scene(Struct):
     """A lively control room, the accounts of those who look (name → the secret of a session), and the names by which
     the table's paths are filled."""
@@ -297,6 +304,13 @@ class Scene(Struct):
         """Where to look."""
         query = shot.query if shot is not None else ""
         return self.room.url + page.address.format(**self.names) + query
+
+    def list_data(self) -> set[str]:
+        """What stands on the pages in whatever language it was given: names, and what people wrote."""
+        room = self.room
+        devices = {device.name for device in room.ledger.devices()}
+        people = {account.title for account in room.accounts.accounts()}
+        return (self.days.list_names() | devices | people | {HOOK, *WINDOWS}) - {""}
 
 
 async def set_scene(folder: Path, communities: int, days: int, causes: int) -> Scene:
@@ -331,8 +345,8 @@ async def _look_around(room: ControlRoom, days: Days) -> Scene:
         name: room.sign_in.sign_in(name, PASSWORD, Origin("127.0.0.1", "Chromium")).secret
         for name in (*roles, "keeper", "newcomer")
     }
-    await days.silence(0, "年度检测", 4)
-    await days.silence(1, "更换电池", 2)
+    for number, reason in enumerate(WINDOWS):
+        await days.silence(number, reason, 4 - 2 * number)
     await days.fall_ill(0)
     help_page = await days.call(0, "medical")
     await days.call(2, "gas")
@@ -360,7 +374,7 @@ async def _hook(room: ControlRoom) -> str:
     now = room.sign_in.clock()
     hook = Webhook(
         "0d6b1f0e3c914e6fb1c5b6a2f2f0a7c4",
-        "镇街值班系统",
+        HOOK,
         "https://duty.example/events",
         ("incident.opened", "incident.closed"),
         ("370215",),

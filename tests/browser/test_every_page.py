@@ -13,6 +13,7 @@ from playwright.async_api import Browser, BrowserContext, expect
 from playwright.async_api import Page as Tab
 
 from gateway.web.access import list_routes
+from tests.browser.foreign import find_foreign
 from tests.browser.test_pages import check_width, find_faults
 from tests.console_pages import PAGES, PARTS, PHONE, Page, Scene, set_scene
 from tests.servers import ROOT
@@ -22,25 +23,6 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 DOCS = ROOT / "docs"
 WIDE = 1920
-LEFT = """() => [...document.querySelectorAll('h1, h2, h3, button, label, summary, legend, th, dt, caption')]
-    .filter(e => !e.closest('[lang]:not(html)') && !e.closest('[data-names]'))
-    .map(e => [...e.childNodes].filter(n => n.nodeType === 3).map(n => n.data.trim()).join(''))
-    .filter(t => /[\\u4e00-\\u9fff]/.test(t))"""
-
-
-FOREIGN = """() => {
-  const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
-  const found = [];
-  for (let text = texts.nextNode(); text !== null; text = texts.nextNode()) {
-    const home = text.parentElement;
-    if (home.closest('[lang]:not(html), code, pre, textarea, script, style, .digits') !== null) continue;
-    if (home.closest('[hidden], datalist, option') !== null) continue;
-    const words = text.data.match(/[A-Za-z]{2,}(?:[ ,;:]+[A-Za-z]{2,}){2,}/);
-    if (words !== null) found.push(words[0]);
-  }
-  return found;
-}"""
-"""Three English words and more in a row on a Chinese page."""
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
@@ -109,6 +91,19 @@ async def test_every_picture_is_there_is_shown_and_is_small() -> None:
 
 # Those of the test stand are walked in test_tester.py, beside one.
 @pytest.mark.parametrize("page", [page for page in PAGES if not page.has_stand], ids=lambda page: page.route)
+@pytest.mark.parametrize("language", ["zh", "en"])
+async def test_each_page_is_in_one_language(
+    browser: Browser, scene: Scene, faults: list[str], page: Page, language: str
+) -> None:
+    context = await come(browser, scene, page.who, faults, language=language)
+    tab = await context.new_page()
+    await tab.goto(scene.url(page) + (f"?lang={language}" if page.is_own_look else ""))
+    await settle(tab)
+    assert await find_foreign(tab, language, scene.list_data()) == []
+    await context.close()
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if not page.has_stand], ids=lambda page: page.route)
 async def test_nobody_is_kept_out(browser: Browser, scene: Scene, faults: list[str], page: Page) -> None:
     for look in ({"language": "zh", "theme": "light"}, {"language": "en", "theme": "dark"}):
         context = await come(browser, scene, page.who, faults, **look)
@@ -119,22 +114,61 @@ async def test_nobody_is_kept_out(browser: Browser, scene: Scene, faults: list[s
         await settle(tab)
         assert json.dumps(await find_faults(tab), ensure_ascii=False, indent=1) == "[]", (page.route, look)
         await check_widths(tab, page)
-        if look["language"] == "en" and not page.is_own_look:
-            left = [text for text in await tab.evaluate(LEFT) if not is_name(text)]
-            assert left == [], page.route
-        if look["language"] == "zh":
-            assert await tab.evaluate(FOREIGN) == [], page.route
         await context.close()
 
 
-def is_name(text: str) -> bool:
-    """Names of places, people and grids are no words of ours."""
-    return (
-        re.search(
-            r"期|园|庭|苑|邸|居|街道|镇|区|号|室|单元|楼|房|井盖|电梯|烟感|水浸|按钮|网关|求助|门|值班|中文", text
-        )
-        is not None
-    )
+@pytest.mark.parametrize("language", ["zh", "en"])
+async def test_what_is_folded_and_what_goes_wrong_is_in_the_language_too(
+    browser: Browser, scene: Scene, faults: list[str], language: str
+) -> None:
+    data = scene.list_data()
+    context = await come(browser, scene, "dispatcher", faults, language=language)
+    tab = await context.new_page()
+    # The longest histories, which have the most kinds of sentences.
+    told = sorted(scene.room.world.incidents(), key=lambda one: -len(one.timeline))[:4]
+    for path in (
+        *(f"/incidents/{one.id}" for one in told),
+        "/appraisal?from=2026-11-25&to=2026-11-01",
+        "/appraisal?every=hour",
+        "/audit",
+        "/nothing",
+        "/incidents/nothing",
+        "/board?level=purple",
+        "/r/nothing?lang=" + language,
+        "/r/receipt/nothing?lang=" + language,
+    ):
+        await tab.goto(path)
+        assert await find_foreign(tab, language, data) == [], path
+    await context.close()
+
+
+@pytest.mark.parametrize("language", ["zh", "en"])
+async def test_what_comes_of_a_draft_is_in_the_language_too(
+    browser: Browser, scene: Scene, faults: list[str], language: str
+) -> None:
+    data = scene.list_data()
+    context = await come(browser, scene, "tester", faults, language=language)
+    tab = await context.new_page()
+    await tab.goto("/tester/rules?rule=fire.smoke-persists")
+    text = tab.locator("textarea[name=text]")
+    good = await text.input_value()
+    await tab.select_option("[name=community]", scene.names["community"])
+    await text.fill(good.replace("hold: 10s", "hold: soon").replace("scope: device", "scope: moon"))
+    await tab.click("button.is-main")
+    await expect(tab.locator(".faults li").first).to_be_visible()
+    assert await find_foreign(tab, language, data) == []
+
+    await text.fill(good)
+    await tab.fill("[name=day]", "2020-01-01")
+    await tab.click("button.is-main")
+    await expect(tab.locator("main .notice.is-grave:not(.trouble)")).to_be_visible()
+    assert await find_foreign(tab, language, data) == []
+
+    await tab.fill("[name=day]", "2026-11-24")
+    await tab.click("button.is-main")
+    await expect(tab.locator("#came-title")).to_be_visible()
+    assert await find_foreign(tab, language, data) == []
+    await context.close()
 
 
 # --- main paths ---------------------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from simulators.district import generate_test_communities
 from simulators.player import PlayClock
 from simulators.processes import Programs, read_incidents
 from simulators.tables import write_tables
+from tests.browser.foreign import find_foreign
 from tests.browser.test_pages import find_faults
 from tests.web.fuzz import run_schemathesis
 
@@ -194,11 +195,14 @@ async def test_a_scenario_with_faults_is_played_to_its_verdict(site: Site, brows
 
     await page.goto("/tester")
     assert await find_faults(page) == []
+    assert await find_foreign(page, "zh", ()) == []
     await choose(page)
     await play(page)
 
     assert await find_faults(page) == []
+    assert await find_foreign(page, "zh", ()) == []
     table = page.locator("#run table")
+    run = page.url
     assert await page.inner_text("#state-title") == "✓ 与预期一致", await page.inner_text("#run")
     await expect(table.locator(".verdict-opened")).to_have_count(1)
     await expect(table.locator(".verdict-quiet")).to_have_count(1)
@@ -222,4 +226,14 @@ async def test_a_scenario_with_faults_is_played_to_its_verdict(site: Site, brows
         stored = await read_incidents(client)
     assert stored is not None
     assert [incident["simulated"] for incident in stored] == [True]
+
+    names = {
+        one.name
+        for made in generate_test_communities(7, 2).communities
+        for one in (made.community, *made.places, *made.devices)
+    }
+    await context.add_cookies([{"name": "language", "value": "en", "url": site.url}])
+    for path in (run, "/tester"):
+        await page.goto(path)
+        assert await find_foreign(page, "en", names) == [], path
     await context.close()

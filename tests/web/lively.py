@@ -49,6 +49,9 @@ STEPS: Final = (
 )
 """What people do, from and to how many minutes after the step before."""
 
+MISTAKEN: Final = ("false_alarm", 5, 30, "现场查看，做饭油烟")
+"""Sometimes nothing was the matter."""
+
 PEOPLE: Final = ("li", "wang")
 
 Act = Callable[[], Awaitable[None]]
@@ -89,6 +92,13 @@ class Days:
     def communities(self) -> list[str]:
         """Their ids, the one with the most incidents first."""
         return [file.community.id for file in self._district.communities]
+
+    def list_names(self) -> set[str]:
+        """Of grids, communities, places and devices, and whatever people say."""
+        names = {grid.name for grid in self._district.grids} | {reason for *_, reason in (*STEPS, MISTAKEN) if reason}
+        for file in self._district.communities:
+            names |= {one.name for one in (file.community, *file.places, *file.devices)}
+        return names
 
     async def live_through(self, days: int, causes: int, *, hour: int = 10) -> None:
         """So many days with so many causes; they end in the morning at ``hour``. Raises AssertionError when nothing
@@ -194,7 +204,7 @@ class Days:
         who = self._random.choice(PEOPLE)
         steps = STEPS if is_done else STEPS[: self._random.randrange(len(STEPS) - 1)]
         if is_done and self._random.random() < 0.12:
-            steps = (*STEPS[:2], ("false_alarm", 5, 30, "现场查看，做饭油烟"))
+            steps = (*STEPS[:2], MISTAKEN)
         for verb, least, most, reason in steps:
             at += self._random.randrange(least * MINUTE, most * MINUTE)
             self._plan(at, partial(self._act, incident.id, verb, who, reason))
