@@ -103,6 +103,7 @@ def route_bulk(console: Console) -> APIRouter:
         if present is None:
             return await page(request, actor, here.id, is_away=True)
         places = {place.name: place.id for place in offer_places(present.places)}
+        language = choose_language(request)
         report = Report()
         wished = await asyncio.to_thread(read_registrations, name, data, places, report, is_test=is_test)
         wishes = [replace(one.wish, fetches=fetches and not one.wish.source and not one.wish.secret) for one in wished]
@@ -111,8 +112,8 @@ def route_bulk(console: Console) -> APIRouter:
         except (DoorClosed, DoorRefused):
             return await page(request, actor, here.id, is_away=True)
         except Refused as error:
-            return await page(request, actor, here.id, told=[Told(0, "", "", error.words)])
-        language = choose_language(request)
+            told = [Told(0, "", "", pick_word(REFUSALS, error.code, language))]
+            return await page(request, actor, here.id, told=told)
         told = [_tell_bad(row, language) for row in report.bad]
         notes = {row.line: _say(row, language) for row in report.notes if row.code == "was-number"}
         for one, outcome in zip(wished, outcomes, strict=True):
@@ -139,7 +140,8 @@ def route_bulk(console: Console) -> APIRouter:
         request: Request, actor: Actor, community: str, told: list[Told] | None = None, *, is_away: bool = False
     ) -> Response:
         here: Community = await find_community(console, actor, community)
-        rows = [(str(one.line), one.code, one.id, _join(one), one.password) for one in told or ()]
+        language = choose_language(request)
+        rows = [(str(one.line), one.code, one.id, _join(one, language), one.password) for one in told or ()]
         return await console.respond(
             request,
             "bulk.html",
@@ -209,5 +211,5 @@ def _say(row: BadRow, language: str) -> str:
     return CODES[row.code] if language == "zh" else f"{row.what}; {row.mend}"
 
 
-def _join(one: Told) -> str:
-    return f"{one.words}；{one.note}" if one.note else one.words
+def _join(one: Told, language: str) -> str:
+    return f"{one.words}{'；' if language == 'zh' else '; '}{one.note}" if one.note else one.words

@@ -163,6 +163,7 @@ REFUSALS: Final[Mapping[str, Text]] = {
         "en": "Other devices speak through it: move or retire those first",
     },
     "not-its-own": {"zh": "它由边缘代理承载，没有自己的密码", "en": "An edge agent speaks for it: it has no password"},
+    "refused": {"zh": "网关没有接受", "en": "The gateway has refused it"},
     "refused-before": {"zh": "这一操作此前已被拒绝", "en": "It was refused when it came first"},
     "wrong-secret": {"zh": "编码或机身密钥不对", "en": "The code or the secret on the device is wrong"},
 }

@@ -31,6 +31,8 @@ def furnish(language: str, assets: Assets) -> dict[str, Any]:
         "name_line": lambda what: words.name_line(what, language),
         "name_role": lambda role: words.name_role(role, language),
         "lang_of": words.lang_of,
+        "comma": pick(words.COMMA, language),
+        "colon": pick(words.COLON, language),
         "name_outcome": lambda outcome: words.name_outcome(outcome, language),
         "is_refused": words.is_refused,
         "explain_problem": lambda code: pick(words.PROBLEMS.get(code, {"zh": ""}), language),

@@ -26,10 +26,11 @@ from gateway.web.api_values import Health
 from gateway.web.assets import Assets
 from gateway.web.console import Console
 from gateway.web.heat import WEIGHTS
-from gateway.web.languages import choose_language
+from gateway.web.languages import choose_language, pick
 from gateway.web.map_page import Counting, Node
 from gateway.web.rendering import Scope, scope_of
 from gateway.web.stream import LIFE_S, PULSE_S, RETRY_MS, event, stream
+from gateway.web.words import COMMA
 
 log = logging.getLogger(__name__)
 
@@ -154,7 +155,7 @@ def route_wall(console: Console, wall: Wall) -> APIRouter:
         return await console.respond(
             request,
             "wall.html",
-            whose="、".join(names[:3]),
+            whose=pick(COMMA, language).join(names[:3]),
             part=await wall.write(actor, language),
             version=wall.version,
         )

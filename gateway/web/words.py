@@ -94,6 +94,11 @@ OUTCOMES: Final[Mapping[str, Text]] = {
 }
 """What came of an act in the audit log; others stand as they were written."""
 
+COMMA: Final[Text] = {"zh": "、", "en": ", "}
+"""Between the items of a list."""
+
+COLON: Final[Text] = {"zh": "：", "en": ": "}
+
 REFUSED: Final = {"zh": "已拒绝", "en": "refused"}
 
 

@@ -25,7 +25,9 @@ READ: Final = """() => {
 }"""
 """All that is shown or read out, each once; codes and files stand as they are."""
 
-HAN: Final = re.compile(r"[\u3400-\u9fff]")
+HAN: Final = re.compile(r"[\u3001-\u303f\u3400-\u9fff\uff01-\uff5e]")
+"""With its punctuation."""
+
 ENGLISH: Final = re.compile(r"[A-Za-z]{2,}(?:[,;:]? +[A-Za-z]{2,})+")
 """Two words and more in a row: one alone may be a name, a unit or a code."""
 

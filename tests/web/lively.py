@@ -97,7 +97,7 @@ class Days:
         """Of grids, communities, places and devices, and whatever people say."""
         names = {grid.name for grid in self._district.grids} | {reason for *_, reason in (*STEPS, MISTAKEN) if reason}
         for file in self._district.communities:
-            names |= {one.name for one in (file.community, *file.places, *file.devices)}
+            names |= {file.community.name} | {one.name for one in file.places} | {one.name for one in file.devices}
         return names
 
     async def live_through(self, days: int, causes: int, *, hour: int = 10) -> None:

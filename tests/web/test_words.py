@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from gateway.core.model import Line
 from gateway.core.moves import VERBS, State
+from gateway.web.device_words import REFUSALS
 from gateway.web.languages import LANGUAGES, collect_messages, read_messages
 from gateway.web.rule_words import FILE_FAULTS
 from gateway.web.sentences import Speaker
@@ -180,6 +181,14 @@ def test_every_fault_of_a_rules_file_has_a_word_in_chinese() -> None:
                 texts = [a.value for a in node.args if isinstance(a, ast.Constant) and isinstance(a.value, str)]
                 codes |= {text for text in texts if re.fullmatch(r"[a-z]+(-[a-z0-9]+)+", text)}
     assert codes == FILE_FAULTS.keys()
+
+
+def test_every_refusal_at_the_devices_desk_has_words() -> None:
+    text = Path("gateway/runtime/device_desk.py").read_text(encoding="utf-8")
+    codes = set(re.findall(r'Refused\(\s*"([\w-]+)"', text))
+    assert len(codes) > 10
+    # No page has such a button.
+    assert codes - {"no-such-verb"} <= REFUSALS.keys()
 
 
 def test_outcomes_of_the_audit_log_are_words() -> None:
