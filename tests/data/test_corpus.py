@@ -34,9 +34,9 @@ RULES = [pytest.param(rule, id=rule.id) for rule in catalog().rules]
 
 
 def test_the_whole_catalog_is_built_in_far_less_than_a_second() -> None:
-    begin = time.perf_counter()
+    begin = time.process_time()
     read_catalog(ROOT / "device_profiles", ROOT / "rules")
-    assert time.perf_counter() - begin < 1.0
+    assert time.process_time() - begin < 1.0
 
 
 def test_there_is_a_model_of_every_kind_and_enough_rules() -> None:

@@ -551,6 +551,6 @@ def test_the_worst_message_is_read_in_bounded_time() -> None:
         b"1" * 262_144,
     ]
     for payload in nonsense:
-        started = time.perf_counter()
+        started = time.process_time()
         assert decode(TOPIC, payload) is not None
-        assert time.perf_counter() - started < 1, payload[:100]
+        assert time.process_time() - started < 1, payload[:100]
